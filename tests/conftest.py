@@ -1,0 +1,14 @@
+"""Settings that must stand before the first test module imports jax."""
+
+import os
+from pathlib import Path
+
+from hypothesis import settings
+
+# Compiling is most of the test time: keep the programs of earlier runs, one cache for all xdist workers.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+# The first example of a test may compile for seconds; the same examples every run make a failure repeatable.
+settings.register_profile("mec_jax", deadline=None, derandomize=True)
+settings.load_profile("mec_jax")
