@@ -1,0 +1,1 @@
+"""Decision problems, one file each: State, Params and a gymnax Environment."""

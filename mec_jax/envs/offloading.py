@@ -1,0 +1,404 @@
+"""Multi-UE hybrid-action offloading (Hao et al. 2022, "Multi-Agent Collaborative Inference via DNN Decoupling").
+
+N UEs share C uplink channels to one edge server. Each has a number of DNN inference tasks to finish. In every frame
+the controller picks per UE where to cut the network, on which channel to send the feature and with what power.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, override
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Float, Int
+
+from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace
+from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Task, Uplink, play_frame
+from mec_jax.physics.radio import path_gain
+from mec_jax.profiles import Profile, load_profile
+
+INPUT_BITS = 1_204_224
+"""Observation normaliser of the bits left: a raw 3 x 224 x 224 input of 8 bit (reference implementation)."""
+
+MIN_POWER = 1e-10
+"""Lowest transmit power in W (reference implementation)."""
+
+
+class OffloadAction(NamedTuple):
+    """Decision of one frame. Out-of-range entries are clipped."""
+
+    cut: Int[Array, " ue"]  # 0 = send the input, last = run locally; used by the next task a UE starts
+    channel: Int[Array, " ue"]  # used by the next task a UE starts
+    power: Float[Array, " ue"]  # W, transmit power, from now on
+
+
+@struct.dataclass(kw_only=True)
+class State(environment.EnvState):
+    """What each UE is doing, and what the episode has cost so far."""
+
+    time: Int[Array, ""]  # frames played
+    tasks_given: Int[Array, " ue"]
+    tasks_left: Int[Array, " ue"]  # the one in flight included
+    mode: Int[Array, " ue"]  # FREE, COMPUTING or TRANSMITTING
+    time_left: Float[Array, " ue"]  # s of computing
+    bits_left: Float[Array, " ue"]  # bit to send; the whole feature while computing
+    cut: Int[Array, " ue"]  # of the task in flight
+    channel: Int[Array, " ue"]  # of the task in flight
+    distance: Float[Array, " ue"]  # m to the base station
+    energy: Float[Array, " ue"]  # J so far
+    busy: Float[Array, " ue"]  # s with a task in hand so far
+
+
+@struct.dataclass(kw_only=True)
+class Params(environment.EnvParams):
+    """Every number of the problem. All are traced: replace, sweep or vmap any of them without recompiling."""
+
+    max_steps_in_episode: Int[Array, ""]  # frames until truncation
+    frame_time: Float[Array, ""]  # s, T0
+    beta: Float[Array, ""]  # s/J, weight of energy against time
+    finished_floor: Float[Array, ""]  # tasks, least divisor of the reward
+    paper_reward: Bool[Array, ""]  # eq. 12 (sums over UEs) instead of the reference's means
+    all_interfere: Bool[Array, ""]  # eq. 5 as printed instead of the UEs now sending on the same channel
+    bandwidth: Float[Array, " channel"]  # Hz
+    noise: Float[Array, " channel"]  # W
+    path_loss: Float[Array, ""]  # exponent of the distance
+    power_max: Float[Array, " ue"]  # W
+    distance_min: Float[Array, " ue"]  # m
+    distance_max: Float[Array, " ue"]  # m
+    tasks_mean: Float[Array, " ue"]  # tasks per UE at the start of an episode
+    tasks_poisson: Bool[Array, ""]  # Poisson with that mean, at least 1, or just the mean
+    first_random: Bool[Array, ""]  # first cut and channel random, or local on channel 0
+    front_time: Float[Array, "ue point"]  # s, front part and encoder
+    front_power: Float[Array, "ue point"]  # W while computing
+    feature_bits: Float[Array, "ue point"]  # bit to send
+    time_scale: Float[Array, " ue"]  # s, observation normaliser of the time left
+
+
+class MultiUEOffloading(environment.Environment[State, Params]):
+    """`MultiUEOffloading-v0`: cut point, channel and transmit power for every UE in every frame.
+
+    The dynamics are event driven and exact (`physics.frame`), as in the authors' public implementation. An episode
+    terminates when all tasks are finished; the UEs that are free meanwhile use nothing and still count in the means.
+
+    Observation, `[4 * ue]`, per UE: tasks left / tasks given, time left / local time, bits left / 1 204 224,
+    (distance - 1) / 99. Reward: `-(T0 + beta * mean energy) / max(mean finished, 0.8)` of the frame, or eq. 12. The
+    floor makes a nearly empty last frame cost about -0.6 whatever the policy.
+
+    `info` holds, of the frame, `energy` (J, all UEs) and `finished` (tasks), and of the episode so far
+    `episode_energy` (J), `episode_finished` (tasks), `latency` (s, mean true time per finished task) and
+    `objective` (s, P1 of eq. 10: longest time of a UE plus beta times the energy).
+
+    Args:
+        num_ues: Number of UEs.
+        num_channels: Number of uplink channels.
+        profile: Name or JSON file of the DNN on the UEs, or one per UE. A network with fewer cut points than
+            another has its local point repeated.
+
+    Raises:
+        ValueError: If a number is not positive, a profile is unknown or malformed, or there is not one per UE.
+    """
+
+    def __init__(
+        self,
+        num_ues: int = 5,
+        num_channels: int = 2,
+        profile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "resnet18",
+    ) -> None:
+        for name, number in (("num_ues", num_ues), ("num_channels", num_channels)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"{name} is {number!r}: it must be a whole number of at least 1")
+        names = [profile] * num_ues if isinstance(profile, str | os.PathLike) else list(profile)
+        if len(names) != num_ues:
+            raise ValueError(f"{len(names)} profiles for {num_ues} UEs: give one, or one per UE")
+        self.num_ues = num_ues
+        self.num_channels = num_channels
+        loaded = {name: load_profile(name) for name in names}
+        self.profiles: tuple[Profile, ...] = tuple(loaded[name] for name in names)
+        self.num_points = max(profile.num_points for profile in self.profiles)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:  # jit takes equal environments for one and compiles them once
+        return hash((type(self), self.num_ues, self.num_channels, self.profiles))
+
+    @property
+    @override
+    def name(self) -> str:
+        return "MultiUEOffloading-v0"
+
+    @property
+    @override
+    def default_params(self) -> Params:
+        return self.params()
+
+    def params(self, **numbers: Any) -> Params:
+        """The defaults of section 6.3.1 and the reference implementation, with some fields replaced.
+
+        Args:
+            **numbers: Fields of `Params`; a number where an array is due holds for all UEs or channels.
+
+        Raises:
+            ValueError: If there is no such field, the shape does not fit or a value is out of range.
+        """
+        ue, channel, table = (self.num_ues,), (self.num_channels,), (self.num_ues, self.num_points)
+
+        def points(column: str) -> list[tuple[float, ...]]:
+            rows = [getattr(profile, column) for profile in self.profiles]
+            return [row + row[-1:] * (self.num_points - len(row)) for row in rows]
+
+        defaults: dict[str, tuple[Any, tuple[int, ...]]] = {
+            # The reference cuts training episodes at 60 frames; without that a UE at 100 m with little power
+            # can hold an episode up for thousands.
+            "max_steps_in_episode": (60, ()),
+            "frame_time": (0.5, ()),
+            "beta": (0.47, ()),
+            "finished_floor": (0.8, ()),
+            "paper_reward": (False, ()),
+            "all_interfere": (False, ()),
+            "bandwidth": (1e6, channel),
+            "noise": (1e-9, channel),
+            "path_loss": (3.0, ()),
+            "power_max": (1.0, ue),
+            "distance_min": (1.0, ue),
+            "distance_max": (100.0, ue),
+            "tasks_mean": (200.0, ue),
+            "tasks_poisson": (True, ()),
+            "first_random": (True, ()),
+            "front_time": (points("front_time"), table),
+            "front_power": (points("front_power"), table),
+            "feature_bits": (points("bits"), table),
+            "time_scale": ([profile.observation_time for profile in self.profiles], ue),
+        }
+        if unknown := set(numbers) - set(defaults):
+            raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(defaults)}")
+        fields = {}
+        for name, (default, shape) in defaults.items():
+            kind = type(default) if isinstance(default, bool | int) else float
+            fields[name] = _field(name, numbers.get(name, default), shape, kind)
+        low, high = fields["distance_min"], fields["distance_max"]
+        if not _traced(low) and not _traced(high) and jnp.any(low > high):
+            raise ValueError(f"distance_min {low} exceeds distance_max {high}: swap them, or give both")
+        return Params(**fields)
+
+    def evaluation_params(self, params: Params | None = None, max_frames: int = 500) -> Params:
+        """The evaluation scenario of section 6.3.1 and the reference: d = 50 m, K = 200, first task local.
+
+        Args:
+            params: What else holds; the defaults if absent.
+            max_frames: Truncation limit: far above any policy worth measuring, so that latency is not cut short.
+        """
+        params = self.default_params if params is None else params
+        ues = jnp.ones_like(params.distance_min)
+        return params.replace(
+            distance_min=50 * ues,
+            distance_max=50 * ues,
+            tasks_mean=200 * ues,
+            tasks_poisson=jnp.zeros_like(params.tasks_poisson),
+            first_random=jnp.zeros_like(params.first_random),
+            max_steps_in_episode=jnp.full_like(params.max_steps_in_episode, max_frames),
+        )
+
+    @override
+    def reset_env(self, key: Array, params: Params) -> tuple[Float[Array, " observation"], State]:
+        uniform = jax.random.uniform(key, (4, self.num_ues), params.frame_time.dtype)
+        distance = params.distance_min + (params.distance_max - params.distance_min) * uniform[0]
+        tasks = jnp.where(params.tasks_poisson, poisson(uniform[1], params.tasks_mean), params.tasks_mean)
+        tasks = jnp.maximum(1, jnp.round(tasks)).astype(jnp.int32)
+        cut = (uniform[2] * self.num_points).astype(jnp.int32)
+        channel = (uniform[3] * self.num_channels).astype(jnp.int32)
+        cut = jnp.where(params.first_random, cut, self.num_points - 1)
+        channel = jnp.where(params.first_random, channel, 0)
+        task = self._task(cut, channel, params)
+        mode, _ = task.first_phase()
+        nothing = jnp.zeros_like(distance)
+        state = State(
+            time=jnp.zeros((), jnp.int32),
+            tasks_given=tasks,
+            tasks_left=tasks,
+            mode=mode,
+            time_left=task.time,
+            bits_left=task.bits,
+            cut=cut,
+            channel=channel,
+            distance=distance,
+            energy=nothing,
+            busy=nothing,
+        )
+        return self.observe(key, state, None, params), state
+
+    @override
+    def step_env(
+        self, key: Array, state: State, action: OffloadAction, params: Params
+    ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+        action = self._valid(action, params)
+        current = self._task(state.cut, state.channel, params)
+        upcoming = self._task(action.cut, action.channel, params)
+        uplink = Uplink(
+            power=action.power,
+            received=action.power * path_gain(state.distance, params.path_loss),
+            all_interfere=params.all_interfere,
+        )
+        left = jnp.where(state.mode == TRANSMITTING, state.bits_left, state.time_left)
+        frame = play_frame(params.frame_time, uplink, current, upcoming, state.tasks_left, state.mode, left)
+
+        started = frame.finished > 0
+        bits = jnp.where(started, upcoming.bits, current.bits)
+        state = State(
+            time=state.time + 1,
+            tasks_given=state.tasks_given,
+            tasks_left=state.tasks_left - frame.finished,
+            mode=frame.mode,
+            time_left=jnp.where(frame.mode == COMPUTING, frame.left, 0),
+            bits_left=jnp.where(frame.mode == TRANSMITTING, frame.left, jnp.where(frame.mode == COMPUTING, bits, 0)),
+            cut=jnp.where(started, action.cut, state.cut),
+            channel=jnp.where(started, action.channel, state.channel),
+            distance=state.distance,
+            energy=state.energy + frame.energy,
+            busy=state.busy + frame.busy,
+        )
+        reward = self._reward(frame.energy, frame.finished, params)
+        episode_energy, episode_finished = (
+            jnp.sum(state.energy),
+            jnp.sum(state.tasks_given - state.tasks_left),
+        )
+        info = {
+            "energy": jnp.sum(frame.energy),
+            "finished": jnp.sum(frame.finished),
+            "episode_energy": episode_energy,
+            "episode_finished": episode_finished,
+            "latency": jnp.sum(state.busy) / jnp.maximum(episode_finished, 1),
+            "objective": jnp.max(state.busy) + params.beta * episode_energy,
+        }
+        return (
+            self.observe(key, state, action, params),
+            state,
+            reward,
+            self.is_terminated(state, params),
+            info,
+        )
+
+    @override
+    def observe(
+        self, key: Array, state: State, action: OffloadAction | None, params: Params
+    ) -> Float[Array, " observation"]:
+        dtype = params.frame_time.dtype
+        columns = (
+            state.tasks_left.astype(dtype) / state.tasks_given,  # two integers would make float32 of float64
+            state.time_left / params.time_scale,
+            state.bits_left / INPUT_BITS,
+            (state.distance - 1) / 99,
+        )
+        return jnp.stack(columns, axis=1).astype(dtype).reshape(-1)
+
+    @override
+    def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:
+        return jnp.all(state.mode == FREE)
+
+    @override
+    def action_space(self, params: Params) -> NamedTupleSpace:
+        ue = (self.num_ues,)
+        return NamedTupleSpace(
+            OffloadAction,
+            (
+                DiscreteArray(self.num_points, ue),
+                DiscreteArray(self.num_channels, ue),
+                spaces.Box(MIN_POWER, params.power_max, ue, params.power_max.dtype),
+            ),
+        )
+
+    @override
+    def observation_space(self, params: Params) -> spaces.Box:
+        low = (0 - 1) / 99  # the distance's, at 0 m
+        return spaces.Box(low, jnp.inf, (4 * self.num_ues,), params.frame_time.dtype)
+
+    def _task(self, cut: Int[Array, " ue"], channel: Int[Array, " ue"], params: Params) -> Task:
+        ue = jnp.arange(self.num_ues)
+        return Task(
+            time=params.front_time[ue, cut],
+            power=params.front_power[ue, cut],
+            bits=params.feature_bits[ue, cut],
+            channel=channel,
+            bandwidth=params.bandwidth[channel],
+            noise=params.noise[channel],
+        )
+
+    def _reward(self, energy: Float[Array, " ue"], finished: Int[Array, " ue"], params: Params) -> Float[Array, ""]:
+        # Sums and means have the same form: N times the mean is the sum.
+        count = jnp.where(params.paper_reward, self.num_ues, 1)
+        cost = params.frame_time + params.beta * jnp.mean(energy) * count
+        return -cost / jnp.maximum(jnp.mean(finished.astype(energy.dtype)) * count, params.finished_floor)
+
+    def _valid(self, action: OffloadAction, params: Params) -> OffloadAction:
+        ue = (self.num_ues,)
+        shapes = [jnp.shape(part) for part in action]
+        if shapes != [ue, ue, ue]:
+            raise ValueError(
+                f"action of shapes {shapes}: it must be OffloadAction(cut, channel, power) of shape {ue} each; "
+                "use jax.vmap for a batch"
+            )
+        cut, channel, power = action
+        return OffloadAction(
+            jnp.clip(jnp.asarray(cut, jnp.int32), 0, self.num_points - 1),
+            jnp.clip(jnp.asarray(channel, jnp.int32), 0, self.num_channels - 1),
+            jnp.clip(jnp.nan_to_num(jnp.asarray(power, params.power_max.dtype)), MIN_POWER, params.power_max),
+        )
+
+
+_TABLE = 512
+
+
+def poisson(uniform: Float[Array, " ue"], mean: Float[Array, " ue"]) -> Float[Array, " ue"]:
+    """Poisson numbers from uniform ones by inversion: far cheaper than rejection on thousands of lanes.
+
+    The table spans 512 counts around the mean: 6 standard deviations and more up to a mean of 1700, fewer above.
+
+    Args:
+        uniform: In [0, 1).
+        mean: Mean of the distribution, > 0.
+    """
+    first = jnp.floor(jnp.maximum(mean - _TABLE / 2, 0))
+    count = first[:, None] + jnp.arange(_TABLE, dtype=mean.dtype)
+    # p(k) / p(k - 1) = mean / k
+    log_ratio = jnp.log(mean[:, None] / jnp.maximum(count, 1)).at[:, 0].set(0)
+    log_weight = jnp.cumsum(log_ratio, axis=1)
+    weight = jnp.exp(log_weight - jnp.max(log_weight, axis=1, keepdims=True))
+    cumulative = jnp.cumsum(weight, axis=1)
+    index = jax.vmap(jnp.searchsorted, in_axes=(0, 0, None))(cumulative, uniform * cumulative[:, -1], "right")
+    return first + jnp.minimum(index, _TABLE - 1)
+
+
+_KINDS = {bool: "True or False", int: "whole and", float: "finite and"}
+
+_LEAST = {"max_steps_in_episode": 1} | dict.fromkeys(
+    ("beta", "path_loss", "front_time", "front_power", "feature_bits"), 0
+)
+"""Least values; the other numbers must be positive."""
+
+
+def _field(name: str, value: Any, shape: tuple[int, ...], kind: type) -> Array:
+    least = _LEAST.get(name)
+    bound = "" if kind is bool else " > 0" if least is None else f" >= {least}"
+    must = f"{name} is {value!r}: it must be {_KINDS[kind]}{bound}"
+    try:
+        array = jnp.asarray(value, kind)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise ValueError(must) from error
+    if not _traced(array):
+        given = np.asarray(array)
+        valid = np.isfinite(given) if kind is float else np.asarray(value) == given
+        if kind is not bool:
+            valid &= given > 0 if least is None else given >= least
+        if not np.all(valid):
+            raise ValueError(must)
+    try:
+        return jnp.broadcast_to(array, shape)
+    except ValueError as error:
+        raise ValueError(f"{name} has shape {array.shape}: it must fit {shape}") from error
+
+
+def _traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)

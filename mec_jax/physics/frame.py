@@ -1,0 +1,131 @@
+"""One decision frame of UEs that compute a DNN's front part and send the feature (Hao et al. 2022, section 3).
+
+Event driven and exact: between two events nothing changes speed, so the clock jumps from one to the next.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mec_jax.physics.events import lane_while
+from mec_jax.physics.radio import interference, uplink_rate
+
+FREE, COMPUTING, TRANSMITTING = 0, 1, 2
+"""What a UE does: its tasks are all finished, it runs the front part and encoder, it sends the feature."""
+
+
+class Task(NamedTuple):
+    """What one task of each UE takes."""
+
+    time: Float[Array, " ue"]  # s, front part and encoder
+    power: Float[Array, " ue"]  # W, while computing
+    bits: Float[Array, " ue"]  # bit, feature to send; 0 = finished when computed
+    channel: Int[Array, " ue"]
+    bandwidth: Float[Array, " ue"]  # Hz, of the channel
+    noise: Float[Array, " ue"]  # W, on the channel
+
+    def first_phase(self) -> tuple[Int[Array, " ue"], Float[Array, " ue"]]:
+        """Mode a new task begins in, and the s or bit it begins with."""
+        at_once = self.time <= 0
+        mode = jnp.where(at_once, TRANSMITTING, COMPUTING).astype(jnp.int32)
+        return mode, jnp.where(at_once, self.bits, self.time)
+
+
+class Uplink(NamedTuple):
+    """How the UEs send during the frame."""
+
+    power: Float[Array, " ue"]  # W, transmit power
+    received: Float[Array, " ue"]  # W, transmit power times path gain
+    all_interfere: Bool[Array, ""]  # eq. 5 as printed: every UE with a non-local task, on any channel
+
+
+class Frame(NamedTuple):
+    """How a frame ended."""
+
+    mode: Int[Array, " ue"]
+    left: Float[Array, " ue"]  # s while computing, bit while transmitting
+    finished: Int[Array, " ue"]  # tasks
+    energy: Float[Array, " ue"]  # J
+    busy: Float[Array, " ue"]  # s with a task in hand
+
+
+class _Clock(NamedTuple):
+    remaining: Float[Array, ""]  # s of the frame
+    frame: Frame
+
+
+class _Given(NamedTuple):
+    current: Task
+    upcoming: Task
+    uplink: Uplink
+    tasks_left: Int[Array, " ue"]
+
+
+def play_frame(
+    duration: Float[Array, ""],
+    uplink: Uplink,
+    current: Task,
+    upcoming: Task,
+    tasks_left: Int[Array, " ue"],
+    mode: Int[Array, " ue"],
+    left: Float[Array, " ue"],
+) -> Frame:
+    """Run `duration` seconds and return what happened.
+
+    Args:
+        duration: Length of the frame, s.
+        uplink: Transmit powers; they apply at once, to the tasks in flight too.
+        current: The tasks in flight.
+        upcoming: The tasks that are started in this frame.
+        tasks_left: Tasks not finished yet, the one in flight included.
+        mode: FREE, COMPUTING or TRANSMITTING.
+        left: Seconds (computing) or bits (transmitting) left of the phase.
+    """
+    still = Frame(mode, left, jnp.zeros_like(tasks_left), jnp.zeros_like(left), jnp.zeros_like(left))
+    start = _Clock(jnp.asarray(duration, left.dtype), still)
+    return lane_while(_goes_on, _to_next_event, _Given(current, upcoming, uplink, tasks_left), start).frame
+
+
+def _goes_on(given: _Given, clock: _Clock) -> Bool[Array, ""]:
+    return (clock.remaining > 0) & jnp.any(clock.frame.mode != FREE)
+
+
+def _to_next_event(given: _Given, clock: _Clock) -> _Clock:
+    current, upcoming, uplink, tasks_left = given
+    mode, left, finished, energy, busy = clock.frame
+    computing, transmitting = mode == COMPUTING, mode == TRANSMITTING
+    active = mode != FREE
+
+    task = Task(*(jnp.where(finished > 0, new, old) for new, old in zip(upcoming, current, strict=True)))
+    sending = transmitting | (uplink.all_interfere & active & (task.bits > 0))
+    others = interference(uplink.received, sending, jnp.where(uplink.all_interfere, 0, task.channel))
+    rate = uplink_rate(uplink.received, task.noise + others, task.bandwidth)
+
+    speed = jnp.where(computing, 1, rate)
+    due = jnp.where(active, left / speed, jnp.inf)
+    step = clock.remaining
+    for ue in range(mode.shape[0]):  # written out for the reason given in `interference`
+        step = jnp.minimum(step, due[ue])
+    step = jax.lax.optimization_barrier(step)  # or XLA computes it again for every field below: 45 % slower
+    # The UE that sets the step ends its phase by comparison, not by a threshold on what is left, which in
+    # float32 would be below one ulp of the clock.
+    ends = due <= step
+
+    sends_next = ends & computing & (task.bits > 0)
+    finishes = ends & ~sends_next
+    finished = finished + finishes
+    first_mode, first_left = upcoming.first_phase()
+    new_mode = jnp.where(finished < tasks_left, first_mode, FREE)
+    power = jnp.where(computing, task.power, uplink.power)
+    return _Clock(
+        clock.remaining - step,
+        Frame(
+            mode=jnp.where(sends_next, TRANSMITTING, jnp.where(finishes, new_mode, mode)),
+            left=jnp.where(sends_next, task.bits, jnp.where(finishes, first_left, jnp.maximum(left - step * speed, 0))),
+            finished=finished,
+            energy=energy + jnp.where(active, step * power, 0),
+            busy=busy + jnp.where(active, step, 0),
+        ),
+    )
