@@ -1,0 +1,200 @@
+"""The protocol: how a policy is measured, and how measurements of several runs are compared.
+
+Episodes are played with fixed keys, usually in the environment's evaluation scenario. Scores of several runs
+are summed up by the interquartile mean with a bootstrap interval (Agarwal et al. 2021, "Deep Reinforcement
+Learning at the Edge of the Statistical Precipice").
+"""
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+from numpy.typing import ArrayLike
+from scipy import stats
+
+EVALUATION_SEED = 2022
+"""Seed of `evaluation_keys`."""
+
+_BLOCK = 2**22
+"""Scores the bootstrap holds at once."""
+
+
+class Policy(Hashable, Protocol):
+    """Plays one episode, unbatched. It is compiled once per object: keep it, and vary `policy_params`."""
+
+    def __call__(self, policy_params: PyTree, observation: Array, key: Array, /) -> Any:
+        """Action for the observation."""
+
+
+class Episodes(NamedTuple):
+    """What whole episodes cost. If no task is finished, costs per task are those of one."""
+
+    episode_return: Float[Array, " episode"]  # sum of rewards, undiscounted
+    frames: Int[Array, " episode"]
+    finished: Int[Array, " episode"]  # tasks
+    latency: Float[Array, " episode"]  # s per task as in the paper: frames * frame time * UEs / tasks
+    task_latency: Float[Array, " episode"]  # s per task, mean of the true times
+    energy: Float[Array, " episode"]  # J per task
+    objective: Float[Array, " episode"]  # s, P1 (eq. 10)
+    terminated: Bool[Array, " episode"]  # all tasks finished; if not, the costs are of a part
+
+
+def evaluation_keys(num_episodes: int) -> Array:
+    """Keys `[episode]` of the protocol; more episodes extend fewer."""
+    key = jax.random.key(EVALUATION_SEED, impl="threefry2x32")
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_episodes))
+
+
+@partial(jax.jit, static_argnames=("env", "policy"))
+def play_episodes(env: Any, params: Any, policy: Policy, policy_params: PyTree, keys: Array) -> Episodes:
+    """Play one whole episode per key, all at once, to termination or truncation.
+
+    An episode depends on its key alone, not on those beside it. (To float tolerance: another batch size
+    changes the order of float sums, and that can in rare cases move an event over the end of a frame.)
+
+    Args:
+        env: A `MultiUEOffloading`; static.
+        params: Its parameters; traced.
+        policy: `(policy_params, observation, key) -> action` of one episode; static.
+        policy_params: What the policy reads; traced.
+        keys: Typed keys `[episode]`, e.g. `evaluation_keys(16)`.
+    """
+    return jax.vmap(lambda key: play_episode(env, params, policy, policy_params, key))(keys)
+
+
+def play_episode(
+    env: Any,
+    params: Any,
+    policy: Policy,
+    policy_params: PyTree,
+    key: Array,
+    goes_on: Callable[[Episodes], Bool[Array, ""]] | None = None,
+) -> Episodes:
+    """Play one whole episode; `play_episodes` for one key, to be mapped and compiled by the caller.
+
+    Args:
+        env: As in `play_episodes`.
+        params: As in `play_episodes`.
+        policy: As in `play_episodes`.
+        policy_params: As in `play_episodes`.
+        key: Key of the episode.
+        goes_on: Ends the episode early when it turns false of the episode so far.
+    """
+    dtype = params.frame_time.dtype
+    nothing = Episodes(*(jnp.zeros((), dtype) for _ in Episodes._fields))
+    nothing = nothing._replace(
+        frames=jnp.zeros((), jnp.int32), finished=jnp.zeros((), jnp.int32), terminated=jnp.array(False)
+    )
+
+    def unfinished(carry: tuple) -> Bool[Array, ""]:
+        so_far, state = carry[0], carry[2]
+        more = ~(so_far.terminated | env.is_truncated(state, params))
+        return more if goes_on is None else more & goes_on(so_far)
+
+    def frame(carry: tuple) -> tuple:
+        so_far, observation, state, key = carry
+        key, policy_key, step_key = jax.random.split(key, 3)
+        action = policy(policy_params, observation, policy_key)
+        observation, state, reward, terminated, info = env.step_env(step_key, state, action, params)
+        tasks = jnp.maximum(info["episode_finished"], 1)
+        so_far = Episodes(
+            episode_return=so_far.episode_return + reward,
+            frames=so_far.frames + 1,
+            finished=info["episode_finished"].astype(jnp.int32),
+            latency=(so_far.frames + 1) * params.frame_time * env.num_ues / tasks,
+            task_latency=info["latency"],
+            energy=info["episode_energy"] / tasks,
+            objective=info["objective"],
+            terminated=terminated,
+        )
+        return so_far, observation, state, key
+
+    key, reset_key = jax.random.split(key)
+    start = (nothing, *env.reset_env(reset_key, params), key)
+    return jax.lax.while_loop(unfinished, frame, start)[0]
+
+
+def interquartile_mean(x: ArrayLike, axis: int | None = None) -> Any:
+    """Mean of the middle half of `x`: steadier than the mean, less wasteful than the median."""
+    return stats.trim_mean(x, 0.25, axis=axis)
+
+
+def bootstrap_interval(
+    scores: Float[np.ndarray, "run *task"],
+    statistic: Callable[..., Any] = interquartile_mean,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Stratified percentile bootstrap interval of a statistic of all scores.
+
+    Stratified: the runs are resampled within each task, the tasks are fixed.
+
+    Args:
+        scores: `[run, task]`, or `[run]` for one task.
+        statistic: NumPy function of an array and its `axis`.
+        level: Probability to cover the true value; in truth it is less for a handful of runs.
+        resamples: Number of bootstrap samples.
+        seed: Of the generator: the same arguments give the same interval.
+
+    Raises:
+        ValueError: If there are no scores or they have another number of axes.
+    """
+    table = _run_by_task(scores)
+    generator = np.random.default_rng(seed)
+    values: list[Any] = []
+    block = max(1, _BLOCK // table.size)
+    for start in range(0, resamples, block):
+        run = generator.integers(len(table), size=(min(block, resamples - start), *table.shape))
+        sample = np.take_along_axis(table[None], run, axis=1)
+        values.extend(statistic(sample.reshape(len(run), -1), axis=-1))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def probability_of_improvement(x: Float[np.ndarray, "run *task"], y: Float[np.ndarray, "run *task"]) -> float:
+    """Probability that a run of `x` beats one of `y` on the same task, ties counting half; mean over tasks.
+
+    Args:
+        x: Scores `[run, task]` or `[run]`, higher is better.
+        y: Scores of the other algorithm; it may have another number of runs.
+
+    Raises:
+        ValueError: If there are no scores, or not of the same tasks.
+    """
+    x, y = _run_by_task(x), _run_by_task(y)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"scores of {x.shape[1]} and {y.shape[1]} tasks: both must have the same tasks")
+    difference = x[:, None] - y[None]
+    return float(np.mean((1 + np.sign(difference)) / 2))
+
+
+def normalised_score(value: ArrayLike, random: ArrayLike, bound: ArrayLike) -> Any:
+    """`(value - random) / (bound - random)`: 0 for the random policy, 1 for the best known one."""
+    value, random, bound = (np.asarray(x, float) for x in (value, random, bound))
+    return (value - random) / (bound - random)
+
+
+def summary(episodes: Episodes) -> dict[str, dict[str, float]]:
+    """Sum up each field of `episodes`: `mean`, `iqm`, and its 95 % bootstrap interval from `low` to `high`.
+
+    The interval is over the episodes of one policy. That of an algorithm needs several training runs.
+    """
+    metrics = {}
+    for name, column in episodes._asdict().items():
+        values = np.asarray(column, float)
+        low, high = bootstrap_interval(values)
+        iqm = float(interquartile_mean(values))
+        metrics[name] = {"mean": float(values.mean()), "iqm": iqm, "low": low, "high": high}
+    return metrics
+
+
+def _run_by_task(scores: ArrayLike) -> Float[np.ndarray, "run task"]:
+    table = np.asarray(scores, float)
+    if table.ndim not in (1, 2) or table.size == 0:
+        raise ValueError(f"scores of shape {table.shape}: they must be [run] or [run, task] and not empty")
+    return table.reshape(len(table), -1)

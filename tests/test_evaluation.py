@@ -1,0 +1,250 @@
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from jaxtyping import Array
+from scipy import stats
+
+from mec_jax import evaluation
+from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
+from mec_jax.evaluation import (
+    Episodes,
+    bootstrap_interval,
+    evaluation_keys,
+    interquartile_mean,
+    normalised_score,
+    play_episode,
+    play_episodes,
+    probability_of_improvement,
+    summary,
+)
+
+ENV = MultiUEOffloading(num_ues=2)
+# Short episodes in which everything is random: distances, numbers of tasks, first decisions.
+RANDOM = ENV.params(tasks_mean=20.0)
+KEYS = evaluation_keys(8)
+LOCAL = OffloadAction(cut=jnp.array([5, 5]), channel=jnp.array([0, 0]), power=jnp.array([1.0, 1.0]))
+MIXED = OffloadAction(cut=jnp.array([1, 2]), channel=jnp.array([1, 1]), power=jnp.array([0.02, 1.0]))
+
+
+traces_of_static: list[tuple[int, ...]] = []
+
+
+def static(action: OffloadAction, observation: Array, key: Array) -> OffloadAction:
+    traces_of_static.append(observation.shape)
+    return action
+
+
+def random(params: Params, observation: Array, key: Array) -> OffloadAction:
+    return ENV.action_space(params).sample(key)
+
+
+def assert_same_episodes(x: Episodes, y: Episodes) -> None:
+    for name in Episodes._fields:
+        np.testing.assert_allclose(getattr(x, name), getattr(y, name), rtol=1e-4, err_msg=name)
+
+
+def test_all_local_reads_as_in_the_paper() -> None:
+    episodes = play_episodes(ENV, ENV.evaluation_params(), static, LOCAL, KEYS)
+    assert np.all(episodes.frames == 19)  # 200 tasks of 45.887 ms take 18.35 frames of 0.5 s
+    assert np.all(episodes.finished == 400)
+    assert np.all(episodes.terminated)
+    np.testing.assert_allclose(episodes.latency, 0.0475, rtol=1e-6)
+    np.testing.assert_allclose(episodes.task_latency, 0.045887, rtol=1e-5)
+    np.testing.assert_allclose(episodes.energy, 0.045887 * 2.1454, rtol=1e-5)
+    np.testing.assert_allclose(episodes.objective, 200 * 0.045887 * (1 + 0.47 * 2 * 2.1454), rtol=1e-5)
+
+
+def test_equals_a_plain_loop_over_frames() -> None:
+    params = ENV.evaluation_params()
+    step = jax.jit(ENV.step_env)
+    _, state = ENV.reset_env(jax.random.key(0), params)
+    terminated, rewards, energy = False, [], 0.0
+    while not terminated:
+        _, state, reward, terminated, info = step(jax.random.key(0), state, MIXED, params)
+        rewards.append(float(reward))
+        energy += float(info["energy"])
+    assert len(rewards) > 3
+
+    expected = {
+        "episode_return": np.sum(rewards),
+        "frames": len(rewards),
+        "finished": 400,
+        "latency": len(rewards) * 0.5 * 2 / 400,
+        "task_latency": np.sum(state.busy) / 400,
+        "energy": energy / 400,
+        "objective": np.max(state.busy) + 0.47 * energy,
+        "terminated": True,
+    }
+    for name, column in play_episodes(ENV, params, static, MIXED, KEYS)._asdict().items():
+        np.testing.assert_allclose(column, expected[name], rtol=1e-4, err_msg=name)
+
+
+def test_same_keys_same_episodes_whoever_is_beside_them() -> None:
+    episodes = play_episodes(ENV, RANDOM, random, RANDOM, KEYS)
+    assert len(np.unique(episodes.episode_return)) == 8
+    for x, y in zip(episodes, play_episodes(ENV, RANDOM, random, RANDOM, KEYS), strict=True):
+        np.testing.assert_array_equal(x, y)
+    order = np.random.default_rng(0).permutation(8)
+    shuffled = play_episodes(ENV, RANDOM, random, RANDOM, KEYS[order])
+    assert_same_episodes(shuffled, jax.tree.map(lambda x: x[order], episodes))
+    alone = play_episodes(ENV, RANDOM, random, RANDOM, KEYS[5:6])
+    assert_same_episodes(alone, jax.tree.map(lambda x: x[5:6], episodes))
+
+
+def test_truncated_episodes_are_flagged_among_terminated_ones() -> None:
+    params = RANDOM.replace(max_steps_in_episode=jnp.array(2))
+    cut, whole = (play_episodes(ENV, p, static, LOCAL, KEYS) for p in (params, RANDOM))
+    assert 0 < np.sum(cut.terminated) < 8
+    assert np.all(whole.terminated)
+    np.testing.assert_array_equal(cut.terminated, whole.frames <= 2)
+    np.testing.assert_array_equal(cut.frames, np.minimum(whole.frames, 2))
+    np.testing.assert_array_equal(cut.terminated, cut.finished == whole.finished)
+    ended = np.asarray(cut.terminated)
+    assert_same_episodes(*(jax.tree.map(lambda x: x[ended], episodes) for episodes in (cut, whole)))
+
+
+def test_compiles_once_for_all_parameters_and_equal_environments() -> None:
+    play_episodes(ENV, RANDOM, static, LOCAL, KEYS)
+    before = len(traces_of_static)
+    equal = MultiUEOffloading(num_ues=2)
+    play_episodes(equal, equal.evaluation_params(equal.params(beta=3.0)), static, MIXED, KEYS)
+    assert len(traces_of_static) == before > 0
+
+
+def test_parameters_can_be_swept_by_vmap() -> None:
+    def energies(beta: Array) -> Episodes:
+        return play_episodes(ENV, ENV.evaluation_params(ENV.params(beta=beta)), static, LOCAL, evaluation_keys(1))
+
+    swept = jax.vmap(energies)(jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(swept.energy, 0.045887 * 2.1454, rtol=1e-5)
+    np.testing.assert_allclose(swept.objective[:, 0], [9.1774, 9.1774 + 400 * 0.045887 * 2.1454], rtol=1e-5)
+
+
+def test_an_episode_can_be_given_up() -> None:
+    @jax.jit
+    def play(limit: Array) -> Episodes:
+        def cheap(so_far: Episodes) -> Array:
+            return so_far.episode_return > limit
+
+        return play_episode(ENV, ENV.evaluation_params(), static, LOCAL, jax.random.key(0), cheap)
+
+    short, whole = play(jnp.array(-0.3)), play(jnp.array(-9.0))
+    assert short.frames < whole.frames == 19
+    assert not short.terminated
+    assert whole.episode_return < short.episode_return <= -0.3
+
+
+def test_keys_of_more_episodes_extend_those_of_fewer() -> None:
+    few, many = (jax.random.key_data(evaluation_keys(number)) for number in (3, 100))
+    np.testing.assert_array_equal(few, many[:3])
+    assert len(np.unique(many, axis=0)) == 100
+
+
+def test_summary_is_plain_and_orders_its_numbers() -> None:
+    episodes = play_episodes(ENV, RANDOM, random, RANDOM, KEYS)
+    report: dict[str, Any] = json.loads(json.dumps(summary(episodes)))
+    assert tuple(report) == Episodes._fields
+    for name, numbers in report.items():
+        values = np.asarray(getattr(episodes, name), float)
+        assert numbers["mean"] == pytest.approx(values.mean())
+        assert values.min() <= numbers["low"] <= numbers["iqm"] <= numbers["high"] <= values.max(), name
+    assert report["latency"]["low"] < report["latency"]["high"]
+
+
+FINITE = st.floats(-1e3, 1e3, width=32)
+TABLES = hnp.arrays(float, hnp.array_shapes(min_dims=1, max_dims=2, max_side=6), elements=FINITE)
+
+
+def test_interquartile_mean_by_hand() -> None:
+    assert interquartile_mean([100, 1, 2, 3, 4, 5, 6, -100]) == 3.5
+    assert interquartile_mean([[1, 2], [3, 100]]) == 2.5
+    assert np.isnan(interquartile_mean([1, 2, 3, np.nan])), "a diverged run is not trimmed away"
+
+
+@given(TABLES)
+def test_bootstrap_interval_is_seeded_and_within_the_scores(scores: np.ndarray) -> None:
+    low, high = bootstrap_interval(scores, resamples=50, seed=3)
+    assert (low, high) == bootstrap_interval(scores, resamples=50, seed=3)
+    assert scores.min() - 1e-6 <= low <= high <= scores.max() + 1e-6
+
+
+def test_bootstrap_interval_agrees_with_scipy() -> None:
+    scores = np.random.default_rng(0).exponential(size=40)
+    for statistic in (interquartile_mean, np.mean):
+        ours = bootstrap_interval(scores, statistic, level=0.9, resamples=20_000)
+        theirs = stats.bootstrap(
+            (scores,), statistic, confidence_level=0.9, method="percentile", n_resamples=20_000, rng=1
+        )
+        np.testing.assert_allclose(ours, theirs.confidence_interval, rtol=0.02)
+
+
+def test_bootstrap_resamples_runs_within_each_task() -> None:
+    tasks = np.array([0.0, 1.0, 5.0, 9.0])
+    alike = np.tile(tasks, (3, 1))  # runs do not differ, tasks do
+    assert bootstrap_interval(alike, np.mean) == (tasks.mean(), tasks.mean())
+    low, high = bootstrap_interval(alike.T, np.mean)  # tasks do not differ, runs do
+    assert low < tasks.mean() < high
+    assert bootstrap_interval(alike[:, 1], np.mean) == bootstrap_interval(alike[:, 1:2], np.mean) == (1, 1)
+
+
+def test_bootstrap_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(0).normal(size=(10, 3))
+    whole = bootstrap_interval(scores)
+    monkeypatch.setattr(evaluation, "_BLOCK", 1000)
+    np.testing.assert_allclose(bootstrap_interval(scores), whole, atol=0.05)
+
+
+def test_bootstrap_interval_covers_the_truth() -> None:
+    generator = np.random.default_rng(0)
+    intervals = [
+        bootstrap_interval(generator.normal(loc=2, size=(15, 2)), np.mean, resamples=200, seed=seed)
+        for seed in range(400)
+    ]
+    covered = np.mean([low <= 2 <= high for low, high in intervals])
+    assert 0.89 < covered < 0.98
+
+
+@given(
+    hnp.arrays(int, hnp.array_shapes(min_dims=1, max_dims=2, max_side=6), elements=st.integers(0, 9)),
+    st.integers(1, 5),
+    st.randoms(use_true_random=False),
+)
+def test_probability_of_improvement_is_a_probability_of_ranks(x: np.ndarray, runs: int, draw: Any) -> None:
+    y = np.asarray([draw.choice(x) for _ in range(runs)])
+    better = probability_of_improvement(x, y)
+    assert 0 <= better <= 1
+    assert better + probability_of_improvement(y, x) == pytest.approx(1)
+    assert better == probability_of_improvement(4 * x - 1, 4 * y - 1)
+
+
+def test_probability_of_improvement_is_the_u_statistic() -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(6, size=(7, 3)), generator.integers(5, size=(4, 3))
+    u = stats.mannwhitneyu(x, y, axis=0).statistic
+    assert probability_of_improvement(x, y) == pytest.approx(np.mean(u / 28))
+    assert probability_of_improvement(np.array([1, 2]), np.array([0])) == 1
+    assert probability_of_improvement(np.array([1, 2]), np.array([1, 3])) == (0.5 + 0 + 1 + 0) / 4
+
+
+def test_normalised_score_runs_from_random_to_bound() -> None:
+    np.testing.assert_allclose(normalised_score([-3, -1, -2, -5], random=-3, bound=-1), [0, 1, 0.5, -1])
+
+
+@pytest.mark.parametrize("scores", [np.zeros(0), np.zeros((2, 0)), np.zeros((2, 2, 2)), np.float64(1)])
+def test_scores_of_another_shape_are_refused(scores: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="scores of shape"):
+        bootstrap_interval(scores)
+    with pytest.raises(ValueError, match="scores of shape"):
+        probability_of_improvement(scores, np.ones(3))
+
+
+def test_scores_of_other_tasks_are_refused() -> None:
+    with pytest.raises(ValueError, match="scores of 2 and 3 tasks"):
+        probability_of_improvement(np.zeros((4, 2)), np.zeros((4, 3)))
