@@ -1,0 +1,1 @@
+"""Trainers, one algorithm a file, and the command line that runs them."""

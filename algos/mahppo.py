@@ -1,0 +1,406 @@
+"""MAHPPO: multi-agent hybrid proximal policy optimisation (Hao et al. 2022, section 5).
+
+One actor per UE with its own parameters, all reading the global state, and one critic. Each actor has a categorical
+head for the cut point, one for the channel and a Gaussian one for the transmit power.
+
+Where the paper and the authors' public code differ, `Config` names both; `REFERENCE` follows the code and `FAST` is
+tuned for wall time on a CPU.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple, cast
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from algos.networks import MLP, StackedDense, init_parameters
+from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
+from mec_jax.evaluation import Policy
+
+type Scalar = float | Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What sets shapes and code paths: changing any of it compiles a new program."""
+
+    num_frames: int = 1_000_000  # environment frames in all
+    num_envs: int = 256  # environments side by side
+    rollout: int = 32  # frames of each environment per update
+    epochs: int = 4  # passes over the rollout per update
+    minibatches: int = 4  # per pass
+    updates_per_chunk: int = 5  # evaluation, logs and checkpoints come between chunks
+    trunk: tuple[int, ...] = (256, 128)  # shared layers of an actor
+    head: int = 64  # hidden layer of each actor head
+    critic: tuple[int, ...] = (256, 128, 64)  # hidden layers
+    ratio: Literal["joint", "per_head"] = "joint"
+    """One ratio of the joint action of each UE (paper), or one per head and their mean (reference)."""
+    value_target: Literal["gae", "monte_carlo", "one_step"] = "gae"
+    """Advantage plus value, return of the trajectory (paper, eq. 15), or r + gamma V(s') (reference)."""
+    advantage: Literal["gae", "paper", "reference"] = "gae"
+    """Usual GAE, eq. 18 as printed (its baseline is the Monte-Carlo return), or GAE without the gamma (reference)."""
+    sampling: Literal["shuffle", "draws"] = "shuffle"
+    """Minibatches without replacement, or each drawn anew with replacement (paper and reference)."""
+    power_std: Literal["softplus", "sigmoid"] = "softplus"
+    """Activation of the standard deviation of the power head (reference: softplus)."""
+
+
+@struct.dataclass
+class HParams:
+    """Traced numbers: sweep them with `jax.vmap` without recompiling."""
+
+    actor_lr: float = 1e-3
+    critic_lr: float = 1e-3
+    final_lr: float = 0.0  # fraction of the learning rates reached at the end, linearly
+    clip: float = 0.2
+    entropy: float = 1e-3
+    gamma: float = 0.95
+    gae_lambda: float = 0.95
+    max_grad_norm: float = 0.5  # of all actors together and, apart from them, of the critic
+    adam_eps: float = 1e-8
+
+
+REFERENCE = (
+    Config(
+        num_frames=300_000,
+        num_envs=1,
+        rollout=1024,
+        epochs=20,
+        minibatches=4,
+        ratio="per_head",
+        value_target="one_step",
+        advantage="reference",
+        sampling="draws",
+    ),
+    HParams(actor_lr=1e-4, critic_lr=1e-4, final_lr=1.0, max_grad_norm=jnp.inf),
+)
+"""The authors' code: buffer 1024, 80 minibatches of 256, two Adams without clipping."""
+
+FAST = (Config(trunk=(128, 64), head=32, critic=(128, 64)), HParams())
+"""Many environments, larger batches, smaller networks."""
+
+PRESETS = {"reference": REFERENCE, "fast": FAST}
+
+
+class Actors(nn.Module):
+    """The actors of all UEs.
+
+    Parameters are `trunk_I`, `cut_0`, `cut_1`, `channel_0`, ... each with a `kernel` [ue, inputs, outputs] and a
+    `bias` [ue, outputs]: the layout of an exported policy (`mec_jax.policy`).
+    """
+
+    num_ues: int
+    num_points: int
+    num_channels: int
+    trunk: tuple[int, ...]
+    head: int
+    power_std: str
+
+    @nn.compact
+    def __call__(self, observation: Float[Array, "batch observation"], power_max: Float[Array, " ue"]) -> distrax.Joint:
+        """Distribution of an `OffloadAction` with leaves [batch, ue], the power in W."""
+        x = observation
+        for i, features in enumerate(self.trunk):
+            x = nn.relu(StackedDense(self.num_ues, features, name=f"trunk_{i}")(x))
+
+        def output(name: str, size: int) -> Float[Array, "batch ue size"]:
+            hidden = nn.relu(StackedDense(self.num_ues, self.head, name=f"{name}_0")(x))
+            return jnp.moveaxis(StackedDense(self.num_ues, size, name=f"{name}_1")(hidden), 0, 1)
+
+        raw_mean, raw_std = jnp.moveaxis(output("power", 2), -1, 0)
+        std = {"softplus": nn.softplus, "sigmoid": nn.sigmoid}[self.power_std](raw_std)
+        return distrax.Joint(
+            OffloadAction(
+                cut=distrax.Categorical(output("cut", self.num_points)),
+                channel=distrax.Categorical(output("channel", self.num_channels)),
+                power=distrax.Normal(nn.sigmoid(raw_mean) * power_max, std * power_max + STD_MIN),
+            )
+        )
+
+
+STD_MIN = 1e-4
+"""W, keeps the density of the power finite."""
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on."""
+
+    actors: PyTree
+    critic: PyTree
+    actors_opt: optax.OptState
+    critic_opt: optax.OptState
+    env_state: PyTree  # [env]
+    observation: Float[Array, "env observation"]
+    episode_return: Float[Array, " env"]  # of the running episodes
+    key: Array
+    update: Int[Array, ""]  # updates done
+
+
+class Metrics(NamedTuple):
+    """Of one update."""
+
+    frames: Int[Array, ""]  # environment frames so far
+    episode_return: Float[Array, ""]  # mean over the episodes that ended; NaN if none did
+    actor_loss: Float[Array, ""]
+    critic_loss: Float[Array, ""]
+    entropy: Float[Array, ""]  # nat per UE
+    kl: Float[Array, ""]  # nat per UE, old to new policy
+    clipped: Float[Array, ""]  # share of ratios outside the clip range
+
+
+class Transition(NamedTuple):
+    """One frame of one environment, and after `learn` what it is worth."""
+
+    observation: Float[Array, " observation"]
+    final_observation: Float[Array, " observation"]  # the next one, before any auto-reset
+    action: OffloadAction
+    log_prob: OffloadAction  # of each head
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    done: Bool[Array, ""]
+
+
+class Trainer(NamedTuple):
+    """`train` runs everything in one jit; `init` and `run` are the same in chunks, for a host loop."""
+
+    init: Callable[[HParams, Params, Array], TrainState]
+    run: Callable[[TrainState, HParams, Params], tuple[TrainState, Metrics]]
+    train: Callable[[HParams, Params, Array], tuple[TrainState, Metrics]]
+    num_chunks: int
+    num_frames: int  # environment frames of all chunks
+
+
+def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
+    """Build the pure functions of a MAHPPO run.
+
+    Args:
+        env: The environment; its numbers come as `env_params`.
+        config: Shapes and code paths.
+
+    Returns:
+        `init(hparams, env_params, key)`, `run(state, hparams, env_params)` for one chunk with metrics [update], and
+        `train(hparams, env_params, key)` for all chunks. All can be jitted, and vmapped over keys, `HParams` and env
+        parameters.
+
+    Raises:
+        ValueError: If the counts of `config` do not fit together.
+    """
+    batch = config.num_envs * config.rollout
+    if batch % config.minibatches:
+        raise ValueError(
+            f"{config.minibatches} minibatches do not divide {config.num_envs} environments x {config.rollout} "
+            "frames: change one of them"
+        )
+    num_chunks = max(1, config.num_frames // (batch * config.updates_per_chunk))
+    num_updates = num_chunks * config.updates_per_chunk
+    actors = make_actors(env, config)
+    critic = MLP((*config.critic, 1))
+
+    def act(parameters: PyTree, observation: Array, env_params: Params) -> distrax.Joint:
+        return cast(distrax.Joint, actors.apply(parameters, observation, env_params.power_max))
+
+    def evaluate(parameters: PyTree, observation: Array) -> Array:
+        return cast(Array, critic.apply(parameters, observation))[..., 0]
+
+    def init(hparams: HParams, env_params: Params, key: Array) -> TrainState:
+        key, actor_key, critic_key, reset_key = jax.random.split(key, 4)
+        observation, env_state = jax.vmap(env.reset, in_axes=(0, None))(
+            jax.random.split(reset_key, config.num_envs), env_params
+        )
+        heads = ("cut_1", "channel_1", "power_1")
+        actor_params = init_parameters(actors, actor_key, observation[:1], env_params.power_max, small=heads)
+        critic_params = init_parameters(critic, critic_key, observation[:1])
+        adam = optax.scale_by_adam(eps=hparams.adam_eps)
+        return TrainState(
+            actor_params,
+            critic_params,
+            adam.init(actor_params),
+            adam.init(critic_params),
+            env_state,
+            observation,
+            jnp.zeros(config.num_envs),
+            key,
+            jnp.zeros((), jnp.int32),
+        )
+
+    def rollout(
+        state: TrainState, env_params: Params
+    ) -> tuple[TrainState, Transition, tuple[Float[Array, ""], Int[Array, ""]]]:
+        def frame(carry: tuple, key: Array) -> tuple[tuple, tuple]:
+            env_state, observation, episode_return = carry
+            action_key, step_key = jax.random.split(key)
+            policy = act(state.actors, observation, env_params)
+            action = policy.sample(seed=action_key)
+            next_observation, env_state, reward, terminated, truncated, info = jax.vmap(
+                env.step, in_axes=(0, 0, 0, None)
+            )(jax.random.split(step_key, config.num_envs), env_state, action, env_params)
+            done = terminated | truncated
+            transition = Transition(
+                observation,
+                info["final_observation"],
+                action,
+                head_log_probs(policy, action),
+                reward,
+                terminated,
+                done,
+            )
+            episode_return = episode_return + reward
+            ended = (jnp.sum(jnp.where(done, episode_return, 0)), jnp.sum(done))
+            return (env_state, next_observation, jnp.where(done, 0, episode_return)), (transition, ended)
+
+        key, rollout_key = jax.random.split(state.key)
+        carry = (state.env_state, state.observation, state.episode_return)
+        carry, (transitions, ended) = jax.lax.scan(frame, carry, jax.random.split(rollout_key, config.rollout))
+        env_state, observation, episode_return = carry
+        state = state._replace(env_state=env_state, observation=observation, episode_return=episode_return, key=key)
+        return state, transitions, jax.tree.map(jnp.sum, ended)
+
+    def update(state: TrainState, hparams: HParams, env_params: Params) -> tuple[TrainState, Metrics]:
+        state, transitions, (return_sum, ended) = rollout(state, env_params)
+        value = evaluate(state.critic, transitions.observation)
+        next_value = evaluate(state.critic, transitions.final_observation)
+        advantage, target = advantages(config, hparams, transitions, value, next_value)
+        advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+        samples = jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), (transitions, advantage, target))
+        fraction = state.update / num_updates
+        lr_scale = 1 - fraction * (1 - hparams.final_lr)
+
+        def actor_loss(params: PyTree, sample: tuple) -> tuple[Float[Array, ""], tuple]:
+            transition, advantage, _ = sample
+            policy = act(params, transition.observation, env_params)
+            log_ratios = jax.tree.map(jnp.subtract, head_log_probs(policy, transition.action), transition.log_prob)
+            entropies = OffloadAction(*(head.entropy() for head in policy.distributions))
+            if config.ratio == "joint":
+                log_ratio, entropy = sum(log_ratios), sum(entropies)
+            else:
+                log_ratio, entropy = jnp.stack(log_ratios, -1), jnp.stack(entropies, -1)
+            ratio = jnp.exp(log_ratio)
+            gain = advantage.reshape(-1, *[1] * (ratio.ndim - 1))
+            surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - hparams.clip, 1 + hparams.clip) * gain)
+            loss = -jnp.mean(surrogate) - hparams.entropy * jnp.mean(entropy)
+            return loss, (
+                jnp.mean(sum(entropies)),
+                jnp.mean(sum(jax.tree.map(lambda x: jnp.exp(x) - 1 - x, log_ratios))),
+                jnp.mean(jnp.abs(ratio - 1) > hparams.clip),
+            )
+
+        def critic_loss(params: PyTree, sample: tuple) -> Float[Array, ""]:
+            transition, _, target = sample
+            return jnp.mean((evaluate(params, transition.observation) - target) ** 2)
+
+        def descend(params: PyTree, gradient: PyTree, opt: optax.OptState, lr: Scalar) -> tuple:
+            norm = optax.global_norm(gradient)
+            gradient = jax.tree.map(lambda g: g * jnp.minimum(1, hparams.max_grad_norm / (norm + 1e-12)), gradient)
+            step, opt = optax.scale_by_adam(eps=hparams.adam_eps).update(gradient, opt)
+            return jax.tree.map(lambda p, s: p - lr * lr_scale * s, params, step), opt
+
+        def minibatch(carry: tuple, index: Int[Array, " sample"]) -> tuple[tuple, tuple]:
+            actor_params, critic_params, actors_opt, critic_opt = carry
+            sample = jax.tree.map(lambda x: x[index], samples)
+            (a_loss, extra), a_gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor_params, sample)
+            c_loss, c_gradient = jax.value_and_grad(critic_loss)(critic_params, sample)
+            actor_params, actors_opt = descend(actor_params, a_gradient, actors_opt, hparams.actor_lr)
+            critic_params, critic_opt = descend(critic_params, c_gradient, critic_opt, hparams.critic_lr)
+            return (actor_params, critic_params, actors_opt, critic_opt), (a_loss, c_loss, *extra)
+
+        key, index_key = jax.random.split(state.key)
+        shape = (config.epochs * config.minibatches, batch // config.minibatches)
+        if config.sampling == "draws":
+            indices = jax.random.randint(index_key, shape, 0, batch)
+        else:
+            order = jax.random.bits(index_key, (config.epochs, batch))
+            indices = jnp.argsort(order, axis=1).reshape(shape)
+        carry = (state.actors, state.critic, state.actors_opt, state.critic_opt)
+        carry, losses = jax.lax.scan(minibatch, carry, indices)
+        actor_params, critic_params, actors_opt, critic_opt = carry
+        state = state._replace(
+            actors=actor_params,
+            critic=critic_params,
+            actors_opt=actors_opt,
+            critic_opt=critic_opt,
+            key=key,
+            update=state.update + 1,
+        )
+        a_loss, c_loss, entropy, kl, clipped = jax.tree.map(jnp.mean, losses)
+        episode_return = jnp.where(ended > 0, return_sum / ended, jnp.nan)
+        frames = state.update * batch
+        return state, Metrics(frames, episode_return, a_loss, c_loss, entropy, kl, clipped)
+
+    def run(state: TrainState, hparams: HParams, env_params: Params) -> tuple[TrainState, Metrics]:
+        return jax.lax.scan(lambda state, _: update(state, hparams, env_params), state, length=config.updates_per_chunk)
+
+    def train(hparams: HParams, env_params: Params, key: Array) -> tuple[TrainState, Metrics]:
+        state, metrics = jax.lax.scan(
+            lambda state, _: run(state, hparams, env_params),
+            init(hparams, env_params, key),
+            length=num_chunks,
+        )
+        return state, jax.tree.map(jnp.concatenate, metrics)
+
+    return Trainer(init, run, train, num_chunks, num_updates * batch)
+
+
+def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
+    """The actor networks of `config` for `env`."""
+    return Actors(env.num_ues, env.num_points, env.num_channels, config.trunk, config.head, config.power_std)
+
+
+def make_policy(env: MultiUEOffloading, config: Config, deterministic: bool = False) -> Policy:
+    """The policy of trained actors for `mec_jax.evaluation`: its parameters are `(state.actors, power_max)`."""
+    return partial(_act, make_actors(env, config), deterministic)
+
+
+def _act(actors: Actors, deterministic: bool, policy_params: tuple, observation: Array, key: Array) -> OffloadAction:
+    parameters, power_max = policy_params
+    policy = cast(distrax.Joint, actors.apply(parameters, observation[None], power_max))
+    action = policy.mode() if deterministic else policy.sample(seed=key)
+    return jax.tree.map(lambda x: x[0], action)
+
+
+def head_log_probs(policy: distrax.Joint, action: OffloadAction) -> OffloadAction:
+    """Log-probability of each head, [batch, ue]; the power unclipped."""
+    return OffloadAction(*(head.log_prob(part) for head, part in zip(policy.distributions, action, strict=True)))
+
+
+def advantages(
+    config: Config,
+    hparams: HParams,
+    transitions: Transition,
+    value: Float[Array, "frame env"],
+    next_value: Float[Array, "frame env"],
+) -> tuple[Float[Array, "frame env"], Float[Array, "frame env"]]:
+    """Advantages and value targets of a rollout.
+
+    A terminated episode is worth nothing more; a truncated one is bootstrapped from its final observation, and no
+    sum runs over the end of an episode.
+    """
+    next_value = jnp.where(transitions.terminated, 0, next_value)
+    one_step = transitions.reward + hparams.gamma * next_value
+    goes_on = 1.0 - transitions.done
+
+    def returns(carry: Float[Array, " env"], x: tuple) -> tuple[Float[Array, " env"], Float[Array, " env"]]:
+        reward, goes_on, next_value = x
+        carry = reward + hparams.gamma * jnp.where(goes_on > 0, carry, next_value)
+        return carry, carry
+
+    def discounted_sum(delta: Float[Array, "frame env"], decay: Scalar) -> Float[Array, "frame env"]:
+        def step(carry: Array, x: tuple) -> tuple[Array, Array]:
+            carry = x[0] + decay * x[1] * carry
+            return carry, carry
+
+        return jax.lax.scan(step, jnp.zeros_like(delta[0]), (delta, goes_on), reverse=True)[1]
+
+    monte_carlo = jax.lax.scan(returns, next_value[-1], (transitions.reward, goes_on, next_value), reverse=True)[1]
+    decay = hparams.gae_lambda * (1.0 if config.advantage == "reference" else hparams.gamma)
+    baseline = monte_carlo if config.advantage == "paper" else value
+    advantage = discounted_sum(one_step - baseline, decay)
+    if config.value_target == "gae":
+        return advantage, advantage + value
+    return advantage, monte_carlo if config.value_target == "monte_carlo" else one_step

@@ -1,0 +1,86 @@
+"""The host loop of a run: jitted chunks, and between them progress, evaluation, logs and checkpoints."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from algos import mahppo
+from algos.runs import RunConfig, RunFolder, as_arrays
+from mec_jax.evaluation import Episodes, evaluation_keys, play_episodes
+
+EVALUATION_EPISODES = 16
+"""Episodes of the evaluations during training."""
+
+
+class Progress(NamedTuple):
+    """What is known after a chunk."""
+
+    frames: int
+    total_frames: int
+    evaluation: Episodes  # [episode], sampled actions on the evaluation scenario
+    metrics: mahppo.Metrics  # [update] of the chunk
+
+
+class Result(NamedTuple):
+    """What a run leaves in memory."""
+
+    actors: PyTree
+    frames: int
+    interrupted: bool
+
+
+def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None]) -> Result:
+    """Train, evaluating and saving a checkpoint after every chunk. Ctrl-C ends the run after the last whole chunk.
+
+    Args:
+        run: What to run.
+        folder: Where to write metrics and checkpoints.
+        report: Called after each chunk.
+
+    Raises:
+        ValueError: If the losses are no longer finite; the checkpoints before that stay.
+    """
+    env, params = run.make_env()
+    trainer = mahppo.make_trainer(env, run.config)
+    scenario = env.evaluation_params(params)
+    policy = mahppo.make_policy(env, run.config)
+    hparams, keys = as_arrays(run.hparams), evaluation_keys(EVALUATION_EPISODES)
+    key = jax.random.key(run.seed)
+
+    shapes = jax.eval_shape(trainer.init, hparams, params, key)
+    lowered = (
+        jax.jit(trainer.run).lower(shapes, hparams, params),
+        jax.jit(trainer.init).lower(hparams, params, key),
+        play_episodes.lower(env, scenario, policy, (shapes.actors, params.power_max), keys),
+    )
+    with ThreadPoolExecutor() as pool:  # XLA compiles outside the GIL: the longest hides the others
+        run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
+
+    state = init(hparams, params, key)
+    frames = 0
+    try:
+        for _ in range(trainer.num_chunks):
+            new_state, metrics = run_chunk(state, hparams, params)
+            evaluation = evaluate(scenario, (new_state.actors, params.power_max), keys)
+            metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
+            if not (np.isfinite(metrics.actor_loss).all() and np.isfinite(metrics.critic_loss).all()):
+                raise ValueError(
+                    f"the losses diverged after frame {frames}: lower the learning rates or the clip range"
+                )
+            state, frames = new_state, int(metrics.frames[-1])
+            folder.log(frames, _row(metrics, evaluation))
+            folder.save(int(state.update), state)
+            report(Progress(frames, trainer.num_frames, evaluation, metrics))
+    except KeyboardInterrupt:
+        return Result(state.actors, frames, interrupted=True)
+    return Result(state.actors, frames, interrupted=False)
+
+
+def _row(metrics: mahppo.Metrics, evaluation: Episodes) -> dict[str, float]:
+    evaluated = {f"evaluation/{name}": float(np.mean(value)) for name, value in evaluation._asdict().items()}
+    trained = {f"training/{name}": float(value[-1]) for name, value in metrics._asdict().items() if name != "frames"}
+    return evaluated | trained
