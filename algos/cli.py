@@ -6,9 +6,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -81,20 +82,20 @@ class Export:
         console.print(f"policy: {self.out}")
 
 
-def _train_command(preset: str) -> type:
+def _train_command(preset_name: str) -> type:
     """The `train` command, whose defaults are those of the preset."""
     from algos.mahppo import PRESETS, Config, HParams
 
-    if preset not in PRESETS:
-        raise ValueError(f"no preset {preset!r}: choose from {', '.join(PRESETS)}")
-    default_config, default_hparams = PRESETS[preset]
+    if preset_name not in PRESETS:
+        raise ValueError(f"no preset {preset_name!r}: choose from {', '.join(PRESETS)}")
+    default_config, default_hparams = PRESETS[preset_name]
 
     @dataclass(frozen=True)
     class Train:
         """Train, compare with the baselines, and leave curve, checkpoint and policy in a run folder."""
 
-        algorithm: Annotated[Literal["mahppo"], tyro.conf.Positional]
-        """What to train with."""
+        algorithm: Annotated[str, tyro.conf.Positional]
+        """What to train with: mahppo."""
         env: str = "MultiUEOffloading-v0"
         """Environment id."""
         num_ues: int = 5
@@ -105,7 +106,7 @@ def _train_command(preset: str) -> type:
         """DNN on the UEs: a bundled name or a JSON file."""
         params: dict[str, float] = field(default_factory=dict)
         """Environment numbers that differ from the defaults, e.g. `--params beta 0.1`."""
-        preset: str = preset
+        preset: str = preset_name
         """Set of hyper-parameters: fast or reference (the authors' code)."""
         seed: int = 0
         """Of everything random."""
@@ -118,8 +119,14 @@ def _train_command(preset: str) -> type:
             """Train and report."""
             from algos.runs import RunConfig
 
+            if self.algorithm not in ALGORITHMS:
+                raise ValueError(f"no algorithm {self.algorithm!r}: choose from {', '.join(ALGORITHMS)}")
+            if not 0 <= self.seed < 2**32:
+                raise ValueError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
             static = {"num_ues": self.num_ues, "num_channels": self.num_channels, "profile": self.profile}
-            run = RunConfig(self.algorithm, self.env, static, self.params, preset, self.seed, self.config, self.hparams)
+            run = RunConfig(
+                self.algorithm, self.env, static, self.params, self.preset, self.seed, self.config, self.hparams
+            )
             name = f"{self.algorithm}-seed{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
             _train(run, self.out or Path("runs") / name)
 
@@ -129,9 +136,10 @@ def _train_command(preset: str) -> type:
 def _train(run: Any, path: Path) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from algos import runs, training
+    from algos import mahppo, runs, training
 
-    run.make_env()  # its errors come before anything is written
+    env, _ = run.make_env()
+    mahppo.make_trainer(env, run.config)  # errors of use come before anything is written
     folder = runs.RunFolder(path, run)
     curve: list[tuple[int, float]] = []
     columns = (
@@ -227,19 +235,21 @@ def _compare(run: Any, actors: Any, episodes: int, deterministic: bool = False) 
 def _print_comparison(comparison: Mapping[str, Mapping[str, Any]]) -> None:
     table = Table(
         title="Evaluation scenario: every UE at 50 m with 200 tasks",
-        caption="Savings against Local: latency against its true time per task (against its time in whole frames).\n"
-        "Score: 0 = Random, 1 = best static joint action; a policy that looks at the state can exceed it.",
+        caption="Return with its 95 % interval over episodes. Saved: against Local, time\n"
+        "against its true time per task (and against its time in whole frames).\n"
+        "Score: 0 = Random, 1 = best static joint action.",
+        box=SIMPLE_HEAD,  # with the one below, all columns fit into 80 characters
+        collapse_padding=True,
     )
-    table.add_column("policy")
-    for header in ("return", "95 %", "latency ms", "energy mJ", "latency saved", "energy saved", "score"):
-        table.add_column(header, justify="right")
+    table.add_column("policy", min_width=len("Best static"))
+    for header in ("return", "ms/task", "mJ/task", "time saved", "energy\nsaved", "score"):
+        table.add_column(header, justify="right", no_wrap=True)
     for name, row in comparison.items():
         low, high = row["return_interval"]
         unfinished = "" if row["terminated"] == 1 else f" ({1 - row['terminated']:.0%} cut off)"
         table.add_row(
             name + unfinished,
-            f"{row['return']:.3f}",
-            f"{low:.3f} .. {high:.3f}",
+            f"{row['return']:.3f} ± {(high - low) / 2:.3f}",
             f"{row['latency_ms']:.1f}",
             f"{row['energy_mj']:.1f}",
             f"{row['latency_saving']:.0%} ({row['latency_saving_rounded']:.0%})",
@@ -283,6 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"mec-jax: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("mec-jax: stopped", file=sys.stderr)
+        sys.exit(130)
 
 
 def _preset(arguments: Sequence[str]) -> str:

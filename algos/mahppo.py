@@ -60,7 +60,9 @@ class HParams:
     critic_lr: float = 1e-3
     final_lr: float = 0.0  # fraction of the learning rates reached at the end, linearly
     clip: float = 0.2
-    entropy: float = 1e-3
+    entropy: float = 1e-3  # bonus of the categorical heads
+    power_entropy: float = 1e-3  # bonus of the Gaussian head
+    final_entropy: float = 0.0  # fraction of the entropy bonus reached at the end, linearly
     gamma: float = 0.95
     gae_lambda: float = 0.95
     max_grad_norm: float = 0.5  # of all actors together and, apart from them, of the critic
@@ -79,11 +81,21 @@ REFERENCE = (
         advantage="reference",
         sampling="draws",
     ),
-    HParams(actor_lr=1e-4, critic_lr=1e-4, final_lr=1.0, max_grad_norm=jnp.inf),
+    HParams(actor_lr=1e-4, critic_lr=1e-4, final_lr=1.0, final_entropy=1.0, max_grad_norm=jnp.inf),
 )
 """The authors' code: buffer 1024, 80 minibatches of 256, two Adams without clipping."""
 
-FAST = (Config(trunk=(128, 64), head=32, critic=(128, 64)), HParams())
+FAST = (
+    Config(
+        num_frames=1_200_000,
+        num_envs=128,
+        rollout=16,
+        updates_per_chunk=10,
+        trunk=(128, 64),
+        head=32,
+    ),
+    HParams(actor_lr=3e-3, critic_lr=3e-3, entropy=1e-2, power_entropy=5e-3, gae_lambda=0.9),
+)
 """Many environments, larger batches, smaller networks."""
 
 PRESETS = {"reference": REFERENCE, "fast": FAST}
@@ -192,6 +204,10 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
     Raises:
         ValueError: If the counts of `config` do not fit together.
     """
+    for name in ("num_envs", "rollout", "epochs", "minibatches", "updates_per_chunk", "trunk", "head", "critic"):
+        count = getattr(config, name)
+        if min(count, default=1) < 1 if isinstance(count, tuple) else count < 1:
+            raise ValueError(f"{name} is {count}: it must be at least 1")
     batch = config.num_envs * config.rollout
     if batch % config.minibatches:
         raise ValueError(
@@ -271,21 +287,23 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
         samples = jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), (transitions, advantage, target))
         fraction = state.update / num_updates
         lr_scale = 1 - fraction * (1 - hparams.final_lr)
+        entropy_scale = 1 - fraction * (1 - hparams.final_entropy)
 
         def actor_loss(params: PyTree, sample: tuple) -> tuple[Float[Array, ""], tuple]:
             transition, advantage, _ = sample
             policy = act(params, transition.observation, env_params)
             log_ratios = jax.tree.map(jnp.subtract, head_log_probs(policy, transition.action), transition.log_prob)
             entropies = OffloadAction(*(head.entropy() for head in policy.distributions))
+            weights = (hparams.entropy, hparams.entropy, hparams.power_entropy)
+            bonus = entropy_scale * sum(w * jnp.mean(e) for w, e in zip(weights, entropies, strict=True))
             if config.ratio == "joint":
-                log_ratio, entropy = sum(log_ratios), sum(entropies)
+                ratio = jnp.exp(sum(log_ratios))
             else:
-                log_ratio, entropy = jnp.stack(log_ratios, -1), jnp.stack(entropies, -1)
-            ratio = jnp.exp(log_ratio)
+                ratio = jnp.exp(jnp.stack(log_ratios, -1))
+                bonus = bonus / len(log_ratios)
             gain = advantage.reshape(-1, *[1] * (ratio.ndim - 1))
             surrogate = jnp.minimum(ratio * gain, jnp.clip(ratio, 1 - hparams.clip, 1 + hparams.clip) * gain)
-            loss = -jnp.mean(surrogate) - hparams.entropy * jnp.mean(entropy)
-            return loss, (
+            return -jnp.mean(surrogate) - bonus, (
                 jnp.mean(sum(entropies)),
                 jnp.mean(sum(jax.tree.map(lambda x: jnp.exp(x) - 1 - x, log_ratios))),
                 jnp.mean(jnp.abs(ratio - 1) > hparams.clip),
@@ -296,7 +314,7 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
             return jnp.mean((evaluate(params, transition.observation) - target) ** 2)
 
         def descend(params: PyTree, gradient: PyTree, opt: optax.OptState, lr: Scalar) -> tuple:
-            norm = optax.global_norm(gradient)
+            norm = optax.tree.norm(gradient)
             gradient = jax.tree.map(lambda g: g * jnp.minimum(1, hparams.max_grad_norm / (norm + 1e-12)), gradient)
             step, opt = optax.scale_by_adam(eps=hparams.adam_eps).update(gradient, opt)
             return jax.tree.map(lambda p, s: p - lr * lr_scale * s, params, step), opt

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import os
 import platform
 import time
@@ -18,11 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from jaxtyping import PyTree
 from tensorboardX import SummaryWriter
 
 import mec_jax
 from algos import mahppo
+from mec_jax.envs.offloading import MIN_POWER
 from mec_jax.policy import AS_RETURNED, KIND, SCHEMA, Policy, load_policy, save_policy
 
 CONFIG = "config.json"
@@ -83,7 +86,8 @@ class RunFolder:
         self._csv.writerow(row)
         self._csv_file.flush()
         for name, value in metrics.items():
-            self._board.add_scalar(name, value, frames, row["wall_time"])
+            if math.isfinite(value):  # a chunk in which no episode ended has no return
+                self._board.add_scalar(name, value, frames, row["wall_time"])
 
     def save(self, update: int, state: PyTree) -> None:
         """Write a checkpoint in the background; the two newest are kept."""
@@ -117,9 +121,16 @@ def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
         raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
-    env, params = run.make_env()
-    trainer = mahppo.make_trainer(env, run.config)
-    template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
+    if run.algorithm != "mahppo":
+        raise ValueError(f"{file} names an algorithm {run.algorithm!r} that is not known: only mahppo is")
+    try:
+        env, params = run.make_env()
+        trainer = mahppo.make_trainer(env, run.config)
+        template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
+    except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
+        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
     if not (path / "checkpoints").is_dir():
         raise ValueError(f"{str(path)!r} holds no checkpoint: train for longer")
     checkpoints = _checkpoints(path)
@@ -127,6 +138,7 @@ def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
         newest = checkpoints.latest_step()
         if newest is None:
             raise ValueError(f"{str(path)!r} holds no checkpoint: train for longer")
+        _read_all(path / "checkpoints" / str(newest) / "default")
         return run, checkpoints.restore(newest, args=ocp.args.StandardRestore(template))
     except ValueError as error:
         if "holds no checkpoint" in str(error):
@@ -138,20 +150,17 @@ def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
         checkpoints.close()
 
 
-def export_policy(path: Path, run: RunConfig, actors: PyTree, frames: int, score: Mapping[str, Any]) -> None:
-    """Write the actors as a file that `mec_jax.policy.load_policy` reads.
-
-    Raises:
-        ValueError: If the file cannot be written.
-    """
+def describe_policy(run: RunConfig) -> dict[str, Any]:
+    """What the metadata of an exported policy say of its environment and networks."""
     env, params = run.make_env()
+    power_max = np.asarray(params.power_max).tolist()
     power = {
         "mean": "sigmoid",
         "std": run.config.power_std,
         "std_min": mahppo.STD_MIN,
-        "scale": params.power_max,
-        "low": 1e-10,
-        "high": params.power_max,
+        "scale": power_max,
+        "low": MIN_POWER,
+        "high": power_max,
     }
     heads = [
         {"name": "cut", "kind": "categorical", "layers": ["cut_0", "cut_1"], "size": env.num_points},
@@ -163,7 +172,7 @@ def export_policy(path: Path, run: RunConfig, actors: PyTree, frames: int, score
         },
         {"name": "power", "kind": "gaussian", "layers": ["power_0", "power_1"], "size": 1, **power},
     ]
-    about = {
+    return {
         "schema": SCHEMA,
         "kind": KIND,
         "env_id": run.env_id,
@@ -186,6 +195,16 @@ def export_policy(path: Path, run: RunConfig, actors: PyTree, frames: int, score
             "trunk": [f"trunk_{i}" for i in range(len(run.config.trunk))],
             "heads": heads,
         },
+    }
+
+
+def export_policy(path: Path, run: RunConfig, actors: PyTree, frames: int, score: Mapping[str, Any]) -> None:
+    """Write the actors as a file that `mec_jax.policy.load_policy` reads.
+
+    Raises:
+        ValueError: If the file cannot be written.
+    """
+    about = describe_policy(run) | {
         "provenance": {
             "algorithm": run.algorithm,
             "preset": run.preset,
@@ -231,7 +250,22 @@ def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
         raise ValueError(
             f"policy file {str(path)!r} is not of MAHPPO (no {error}): export one with `mec-jax export`"
         ) from None
-    return run, {"params": jax.tree.map(jnp.asarray, arrays)}
+    env, params = run.make_env()
+    actors = mahppo.make_actors(env, config)
+    parameters = {"params": jax.tree.map(jnp.asarray, arrays)}
+    shapes = jax.eval_shape(actors.init, jax.random.key(0), jnp.zeros((1, 4 * env.num_ues)), params.power_max)
+    expected = describe_policy(run)
+    for what, agree in (
+        ("algorithm", run.algorithm == "mahppo"),
+        ("observation", about["observation"] == expected["observation"]),
+        ("network", network == expected["network"]),
+        ("arrays", jax.tree.map(jnp.shape, parameters) == jax.tree.map(jnp.shape, shapes)),
+    ):
+        if not agree:
+            raise ValueError(
+                f"policy file {str(path)!r} is not of MAHPPO (its {what} differs): export one with `mec-jax export`"
+            )
+    return run, parameters
 
 
 def write_text(path: Path, text: str) -> None:
@@ -248,6 +282,20 @@ def as_arrays(hparams: mahppo.HParams) -> mahppo.HParams:
 
 def _checkpoints(path: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((path / "checkpoints").absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2))
+
+
+def _read_all(folder: Path) -> None:
+    """Read the arrays of a checkpoint one by one. Orbax reads all at once: if several are damaged, it raises the
+    error of one, and those of the others land on stderr.
+    """
+    store = tensorstore.KvStore.open(
+        {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder.absolute()}/"}}
+    ).result()
+    keys = store.list().result()
+    if not keys:
+        raise ValueError(f"no arrays in {folder}")
+    for key in keys:
+        store.read(key).result()
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -67,7 +67,8 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
             new_state, metrics = run_chunk(state, hparams, params)
             evaluation = evaluate(scenario, (new_state.actors, params.power_max), keys)
             metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
-            if not (np.isfinite(metrics.actor_loss).all() and np.isfinite(metrics.critic_loss).all()):
+            learned = (new_state.actors, new_state.critic, metrics.actor_loss, metrics.critic_loss)
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves(learned)):
                 raise ValueError(
                     f"the losses diverged after frame {frames}: lower the learning rates or the clip range"
                 )

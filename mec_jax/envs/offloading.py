@@ -184,7 +184,7 @@ class MultiUEOffloading(environment.Environment[State, Params]):
             raise ValueError(f"distance_min {low} exceeds distance_max {high}: swap them, or give both")
         return Params(**fields)
 
-    def evaluation_params(self, params: Params | None = None, max_frames: int = 500) -> Params:
+    def evaluation_params(self, params: Params | None = None, max_frames: int = 2000) -> Params:
         """The evaluation scenario of section 6.3.1 and the reference: d = 50 m, K = 200, first task local.
 
         Args:
