@@ -138,7 +138,7 @@ def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
         newest = checkpoints.latest_step()
         if newest is None:
             raise ValueError(f"{str(path)!r} holds no checkpoint: train for longer")
-        _read_all(path / "checkpoints" / str(newest) / "default")
+        _check(path / "checkpoints" / str(newest) / "default", template)
         return run, checkpoints.restore(newest, args=ocp.args.StandardRestore(template))
     except ValueError as error:
         if "holds no checkpoint" in str(error):
@@ -284,18 +284,25 @@ def _checkpoints(path: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((path / "checkpoints").absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2))
 
 
-def _read_all(folder: Path) -> None:
-    """Read the arrays of a checkpoint one by one. Orbax reads all at once: if several are damaged, it raises the
-    error of one, and those of the others land on stderr.
+def _check(folder: Path, template: PyTree) -> None:
+    """Read all arrays of a checkpoint, one by one. Orbax reads them at once: if several are damaged or of another
+    shape, it raises the error of one, and those of the others land on stderr.
     """
     store = tensorstore.KvStore.open(
         {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder.absolute()}/"}}
     ).result()
-    keys = store.list().result()
-    if not keys:
-        raise ValueError(f"no arrays in {folder}")
-    for key in keys:
-        store.read(key).result()
+    values = {key.decode(): store.read(key).result().value for key in store.list().result()}
+    header = "/.zarray"
+    found = {
+        name.removesuffix(header): tuple(json.loads(value)["shape"])
+        for name, value in values.items()
+        if name.endswith(header)
+    }
+    template = template._replace(key=jax.eval_shape(jax.random.key_data, template.key))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(template):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        if found.get(name) != leaf.shape:
+            raise ValueError(f"{name} has shape {found.get(name)}, by the configuration {leaf.shape}")
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

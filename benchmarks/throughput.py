@@ -266,7 +266,7 @@ def machine() -> dict[str, Any]:
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core during the last minute: more than 0 before, or 2 after, and it was shared."""
+    """Of the last minute. Well above 0 before the first run, it tells of a machine shared with others."""
     return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
 
 

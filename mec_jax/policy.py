@@ -342,15 +342,15 @@ def _numbers(*shapes: tuple[int, ...], above: float = -np.inf) -> _Rule:
 _OBJECT: _Rule = ("an object", lambda value: isinstance(value, dict))
 _TEXT: _Rule = ("a text", lambda value: isinstance(value, str) and value.strip() != "")
 _NAME: _Rule = ("letters, digits and _", lambda value: _TEXT[1](value) and value.isascii() and value.isidentifier())
-_COUNT: _Rule = ("a whole number of at least 1", lambda value: type(value) is int and value >= 1)
+_COUNT: _Rule = ("a whole number, 1 to 2**31 - 1", lambda value: type(value) is int and 1 <= value < 2**31)
 _NAMES = _list_of(_NAME, 0)
 _ONE: _Rule = ("1", lambda value: type(value) is int and value == 1)
 _NORMALISATION: _Rule = (f"'{AS_RETURNED}' or an object", lambda value: value == AS_RETURNED or _OBJECT[1](value))
-_AGAIN = f"{SCHEMA}; export the policy again, or install the mec_jax that wrote it"
+_VERSION = f"{SCHEMA}; export the policy again, or install the mec_jax that wrote it"
 
 _METADATA: dict[str, _Rule] = {
     "kind": (KIND, lambda value: value == KIND),
-    "schema": (_AGAIN, lambda value: type(value) is int and value == SCHEMA),
+    "schema": (_VERSION, lambda value: type(value) is int and value == SCHEMA),
     **dict.fromkeys(("env_id", "action"), _TEXT),
     **dict.fromkeys(("env_static", "env_params", "observation", "network", "provenance", "score"), _OBJECT),
 }

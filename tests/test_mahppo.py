@@ -330,7 +330,7 @@ HPARAMS = as_arrays(
         actor_lr=0.03,
         critic_lr=0.02,
         final_lr=0.5,
-        clip=0.05,
+        clip=0.1,
         entropy=0.02,
         power_entropy=0.05,
         final_entropy=0.2,
@@ -479,6 +479,7 @@ def test_an_update_equals_a_plain_one(ratio: Any, advantage: Any, value_target: 
 
     actors, actor_losses, extras = descend(actor_loss, before.actors, h.actor_lr)
     critic, critic_losses, _ = descend(critic_loss, before.critic, h.critic_lr)
+    # If this fails by little: a ratio at the very edge of the clip range falls on either side. Take another clip.
     assert_trees_close(after.actors, actors, rtol=1e-3, atol=3e-5)
     assert_trees_close(after.critic, critic, rtol=1e-3, atol=3e-5)
     assert not np.allclose(after.actors["params"]["cut_0"]["kernel"], before.actors["params"]["cut_0"]["kernel"])

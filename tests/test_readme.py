@@ -31,7 +31,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program, *arguments = shlex.split(TRAIN.split(" && ")[2])
     assert program == ".venv/bin/mec-jax"
     folder = tmp_path_factory.mktemp("readme")
-    small = "--config.num-frames 6000 --config.num-envs 16 --config.updates-per-chunk 2 --num-ues 5".split()
+    small = shlex.split("--config.num-frames 6000 --config.num-envs 16 --config.updates-per-chunk 2 --num-ues 5")
     command = [sys.executable, "-m", "algos.cli", *arguments, *small, "--out", "run"]
     subprocess.run(command, cwd=folder, check=True, env=_environment())
     return folder
