@@ -14,6 +14,7 @@ import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config, hparams = PRESETS[arguments.preset]
-    changed = {name: _value(value) for name, _, value in (item.partition("=") for item in arguments.config)}
+    changed: dict[str, Any] = {
+        name: _value(value) for name, _, value in (item.partition("=") for item in arguments.config)
+    }
     config = dataclasses.replace(config, **changed)
     lists = {
         name: [float(v) for v in values.split(",")]
@@ -50,7 +53,7 @@ def main() -> None:
     env, params = mec_jax.make("MultiUEOffloading-v0", num_ues=arguments.num_ues)
     trainer = make_trainer(env, config)
     policy, scenario = make_policy(env, config), env.evaluation_params(params)
-    grid = [as_arrays(hparams.replace(**point)) for point in points]
+    grid = [as_arrays(dataclasses.replace(hparams, **point)) for point in points]
     stacked = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), arguments.seeds, axis=0), *grid)
     seeds = arguments.first_seed + jnp.arange(arguments.seeds)
     keys = jnp.tile(jax.vmap(jax.random.key)(seeds), len(points))
