@@ -87,14 +87,14 @@ REFERENCE = (
 
 FAST = (
     Config(
-        num_frames=900_000,
+        num_frames=1_200_000,
         num_envs=128,
         rollout=16,
         updates_per_chunk=10,
         trunk=(128, 64),
         head=32,
     ),
-    HParams(actor_lr=3e-3, critic_lr=3e-3, entropy=1e-2, power_entropy=1e-2, gae_lambda=0.9),
+    HParams(actor_lr=3e-3, critic_lr=3e-3, entropy=1e-2, power_entropy=5e-3, gae_lambda=0.9),
 )
 """Many environments, larger batches, smaller networks."""
 
