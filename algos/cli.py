@@ -17,7 +17,7 @@ import mec_jax
 
 ALGORITHMS = ("mahppo",)
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 100)
 
 
 @dataclass(frozen=True)
