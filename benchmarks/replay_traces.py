@@ -277,7 +277,7 @@ def report(traces: list[Trace], *, replay: bool, tol: float, ties: float) -> boo
     good = np.concatenate(agree)
     passed = bool((~good).sum() <= ties * good.size)
     verdict = "ok" if passed else "FAILED"
-    print(f"{good.sum()} of {good.size} frames agree within {tol:g}, {1 - ties:.4g} of them must: {verdict}")
+    print(f"{good.sum()} of {good.size} frames agree within {tol:g}, {1 - ties:.2%} of them must: {verdict}")
     return passed
 
 
