@@ -16,7 +16,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace
-from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Task, Uplink, play_frame
+from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
 from mec_jax.physics.radio import path_gain
 from mec_jax.profiles import Profile, load_profile
 
@@ -234,19 +234,12 @@ class MultiUEOffloading(environment.Environment[State, Params]):
     def step_env(
         self, key: Array, state: State, action: OffloadAction, params: Params
     ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
-        action = self._valid(action, params)
-        current = self._task(state.cut, state.channel, params)
-        upcoming = self._task(action.cut, action.channel, params)
-        uplink = Uplink(
-            power=action.power,
-            received=action.power * path_gain(state.distance, params.path_loss),
-            all_interfere=params.all_interfere,
-        )
-        left = jnp.where(state.mode == TRANSMITTING, state.bits_left, state.time_left)
-        frame = play_frame(params.frame_time, uplink, current, upcoming, state.tasks_left, state.mode, left)
+        action = self.valid_action(action, params)
+        given, clock = self.open_frame(state, action, params)
+        frame = play_frame(given, clock)
 
         started = frame.finished > 0
-        bits = jnp.where(started, upcoming.bits, current.bits)
+        bits = jnp.where(started, given.upcoming.bits, given.current.bits)
         state = State(
             time=state.time + 1,
             tasks_given=state.tasks_given,
@@ -315,6 +308,21 @@ class MultiUEOffloading(environment.Environment[State, Params]):
         low = (0 - 1) / 99  # the distance's, at 0 m
         return spaces.Box(low, jnp.inf, (4 * self.num_ues,), params.frame_time.dtype)
 
+    def open_frame(self, state: State, action: OffloadAction, params: Params) -> tuple[Given, Clock]:
+        """What the physics of a frame start from, given a `valid_action`."""
+        given = Given(
+            current=self._task(state.cut, state.channel, params),
+            upcoming=self._task(action.cut, action.channel, params),
+            uplink=Uplink(
+                power=action.power,
+                received=action.power * path_gain(state.distance, params.path_loss),
+                all_interfere=params.all_interfere,
+            ),
+            tasks_left=state.tasks_left,
+        )
+        left = jnp.where(state.mode == TRANSMITTING, state.bits_left, state.time_left)
+        return given, start_clock(given, params.frame_time, state.mode, left)
+
     def _task(self, cut: Int[Array, " ue"], channel: Int[Array, " ue"], params: Params) -> Task:
         ue = jnp.arange(self.num_ues)
         return Task(
@@ -332,7 +340,12 @@ class MultiUEOffloading(environment.Environment[State, Params]):
         cost = params.frame_time + params.beta * jnp.mean(energy) * count
         return -cost / jnp.maximum(jnp.mean(finished.astype(energy.dtype)) * count, params.finished_floor)
 
-    def _valid(self, action: OffloadAction, params: Params) -> OffloadAction:
+    def valid_action(self, action: OffloadAction, params: Params) -> OffloadAction:
+        """The action, clipped to what is possible.
+
+        Raises:
+            ValueError: If a part is not of shape `[ue]`.
+        """
         ue = (self.num_ues,)
         shapes = [jnp.shape(part) for part in action]
         if shapes != [ue, ue, ue]:

@@ -51,48 +51,62 @@ class Frame(NamedTuple):
     busy: Float[Array, " ue"]  # s with a task in hand
 
 
-class _Clock(NamedTuple):
+class Given(NamedTuple):
+    """What holds throughout a frame."""
+
+    current: Task
+    upcoming: Task
+    uplink: Uplink
+    tasks_left: Int[Array, " ue"]  # at the start of the frame
+
+
+class Clock(NamedTuple):
+    """How far a frame has come."""
+
     remaining: Float[Array, ""]  # s of the frame
     frame: Frame
 
 
-class _Given(NamedTuple):
-    current: Task
-    upcoming: Task
-    uplink: Uplink
-    tasks_left: Int[Array, " ue"]
+class Interval(NamedTuple):
+    """What the UEs do between two events."""
+
+    duration: Float[Array, ""]  # s
+    mode: Int[Array, " ue"]
+    task: Task  # in hand; of a FREE UE, the last it had
+    rate: Float[Array, " ue"]  # bit/s, of the UEs that transmit
+    power: Float[Array, " ue"]  # W, of the UEs that are not FREE
 
 
-def play_frame(
-    duration: Float[Array, ""],
-    uplink: Uplink,
-    current: Task,
-    upcoming: Task,
-    tasks_left: Int[Array, " ue"],
-    mode: Int[Array, " ue"],
-    left: Float[Array, " ue"],
-) -> Frame:
-    """Run `duration` seconds and return what happened.
+def play_frame(given: Given, start: Clock) -> Frame:
+    """Run the clock to the end of the frame, or until all tasks are finished, and return what happened.
 
     Args:
+        given: Tasks and powers.
+        start: As `start_clock` makes it.
+    """
+    return lane_while(goes_on, lambda given, clock: next_event(given, clock)[0], given, start).frame
+
+
+def start_clock(given: Given, duration: Float[Array, ""], mode: Int[Array, " ue"], left: Float[Array, " ue"]) -> Clock:
+    """The clock at the start of a frame.
+
+    Args:
+        given: Tasks and powers.
         duration: Length of the frame, s.
-        uplink: Transmit powers; they apply at once, to the tasks in flight too.
-        current: The tasks in flight.
-        upcoming: The tasks that are started in this frame.
-        tasks_left: Tasks not finished yet, the one in flight included.
         mode: FREE, COMPUTING or TRANSMITTING.
         left: Seconds (computing) or bits (transmitting) left of the phase.
     """
-    still = Frame(mode, left, jnp.zeros_like(tasks_left), jnp.zeros_like(left), jnp.zeros_like(left))
-    start = _Clock(jnp.asarray(duration, left.dtype), still)
-    return lane_while(_goes_on, _to_next_event, _Given(current, upcoming, uplink, tasks_left), start).frame
+    still = Frame(mode, left, jnp.zeros_like(given.tasks_left), jnp.zeros_like(left), jnp.zeros_like(left))
+    return Clock(jnp.asarray(duration, left.dtype), still)
 
 
-def _goes_on(given: _Given, clock: _Clock) -> Bool[Array, ""]:
+def goes_on(given: Given, clock: Clock) -> Bool[Array, ""]:
+    """Whether there is a next event in the frame."""
     return (clock.remaining > 0) & jnp.any(clock.frame.mode != FREE)
 
 
-def _to_next_event(given: _Given, clock: _Clock) -> _Clock:
+def next_event(given: Given, clock: Clock) -> tuple[Clock, Interval]:
+    """The clock at the next event or the end of the frame, and what the UEs do until then."""
     current, upcoming, uplink, tasks_left = given
     mode, left, finished, energy, busy = clock.frame
     computing, transmitting = mode == COMPUTING, mode == TRANSMITTING
@@ -121,7 +135,8 @@ def _to_next_event(given: _Given, clock: _Clock) -> _Clock:
     first_mode, first_left = upcoming.first_phase()
     new_mode = jnp.where(finished < tasks_left, first_mode, FREE)
     power = jnp.where(computing, task.power, uplink.power)
-    return _Clock(
+    interval = Interval(step, mode, task, rate, power)
+    clock = Clock(
         clock.remaining - step,
         Frame(
             mode=jnp.where(sends_next, TRANSMITTING, jnp.where(finishes, new_mode, mode)),
@@ -131,3 +146,4 @@ def _to_next_event(given: _Given, clock: _Clock) -> _Clock:
             busy=busy + jnp.where(active, step, 0),
         ),
     )
+    return clock, interval
