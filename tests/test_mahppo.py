@@ -14,7 +14,17 @@ from scipy import special, stats
 
 import mec_jax
 from algos import mahppo
-from algos.mahppo import Config, HParams, TrainState, Transition, advantages, make_actors, make_policy, make_trainer
+from algos.mahppo import (
+    Config,
+    HParams,
+    TrainState,
+    Transition,
+    advantages,
+    make_actors,
+    make_policy,
+    make_trainer,
+    read,
+)
 from algos.networks import MLP, StackedDense, init_parameters
 from algos.runs import as_arrays
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
@@ -631,3 +641,20 @@ def test_counts_that_do_not_fit_are_one_error(changes: dict[str, int], message: 
     with pytest.raises(ValueError, match=message) as error:
         make_trainer(OFFLOADING, dataclasses.replace(TINY, **changes))  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+def test_hinges_scale_what_a_policy_turns_on() -> None:
+    share, time, bits, distance = np.random.default_rng(0).uniform(0, 1, (4, 5, 3)).astype(np.float32)
+    behind = share - share.mean(1, keepdims=True)
+    ends = np.array([0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.22, 0.26, 0.3, 0.36, 0.44])
+    expected = [4 * share, 4 * time, 20 * bits, 4 * distance, 40 * behind, -40 * behind, 80 * behind - 1]
+    expected += [-80 * behind - 1, 20 * (0.1 - share), 20 * (0.2 - share), 20 * (ends - share.mean(1, keepdims=True))]
+    observation = np.stack([share, time, bits, distance], axis=-1).reshape(5, 12)
+    found = read("hinges", jnp.asarray(observation))
+    np.testing.assert_allclose(found, np.maximum(np.concatenate(expected, axis=1), 0), atol=1e-4)
+    np.testing.assert_array_equal(read("state", jnp.asarray(observation)), observation)
+
+
+def test_unknown_inputs_are_a_clear_error() -> None:
+    with pytest.raises(ValueError, match="must be 'state' or 'hinges'"):
+        read("pixels", OBSERVATION)
