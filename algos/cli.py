@@ -1,9 +1,11 @@
-"""`mec-jax`: list, train, evaluate and export from the command line."""
+"""`mec-jax`: list, train, evaluate, export and render from the command line."""
 
+import difflib
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +18,7 @@ from rich.table import Table
 import mec_jax
 
 ALGORITHMS = ("mahppo",)
+BASELINES = ("local", "all-edge", "random", "best-static")
 
 console = Console(width=None if sys.stdout.isatty() else 100)
 
@@ -82,6 +85,102 @@ class Export:
         console.print(f"policy: {self.out}")
 
 
+@dataclass(frozen=True)
+class Render:
+    """Draw an episode of the evaluation scenario: who computes, who sends on which channel, and how fast."""
+
+    policy: Annotated[str, tyro.conf.Positional]
+    """A run folder, an exported policy.npz, or a baseline: local, all-edge, random, best-static."""
+    out: Path = Path("episode.png")
+    """Picture (.png, .pdf, .svg), or animation (.gif) that moves through the episode."""
+    frames: str | None = None
+    """What to show in detail: a frame A, counted from 0, or A:B up to before B. By default what is legible; in a .gif
+    all."""
+    seed: int = 0
+    """Of all that is random in the episode."""
+    deterministic: bool = False
+    """Take a trained policy's likeliest action instead of a sample."""
+    num_ues: int | None = None
+    """UEs, for a baseline; by default 5."""
+    num_channels: int | None = None
+    """Uplink channels, for a baseline; by default 2."""
+    profile: str | None = None
+    """DNN on the UEs, for a baseline: a bundled name or a JSON file; by default resnet18."""
+    params: dict[str, float] = field(default_factory=dict)
+    """Environment numbers that differ from the defaults or, for a trained policy, from those of its run."""
+
+    def run(self) -> None:
+        """Play, draw and write."""
+        import jax
+
+        from mec_jax import render
+
+        render.check_path(self.out)
+        frames = _frames(self.frames)
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+        name = self.policy.lower().replace("_", "-")
+        title, env, params, policy, policy_params = self._baseline(name) if name in BASELINES else self._trained()
+        recording = render.record_episode(env, params, policy, policy_params, jax.random.key(self.seed))
+        with console.status("drawing"):
+            render.write_episode(recording, self.out, frames, title)
+        console.print(f"episode: {self.out}")
+
+    def _static(self) -> dict[str, Any]:
+        given = {"num_ues": self.num_ues, "num_channels": self.num_channels, "profile": self.profile}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _baseline(self, name: str) -> tuple[str, Any, Any, Any, Any]:
+        import jax
+
+        from mec_jax.solvers.offloading import baselines, best_static, static
+
+        if self.deterministic:
+            raise ValueError("--deterministic is for trained policies: leave it out")
+        env, _ = mec_jax.make("MultiUEOffloading-v0", **self._static())
+        scenario = env.evaluation_params(env.params(**self.params))
+        if name == "best-static":
+            with console.status("searching for the best static action"):
+                return "Best static", env, scenario, static, best_static(env, scenario, jax.random.key(0)).action
+        title = name.capitalize()
+        return title, env, scenario, baselines(env)[title], scenario
+
+    def _trained(self) -> tuple[str, Any, Any, Any, Any]:
+        from algos import mahppo, runs
+
+        path = Path(self.policy)
+        if not path.exists():
+            close = difflib.get_close_matches(self.policy, BASELINES, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(
+                f"no policy {self.policy!r}: {hint}Name a run folder, an exported policy.npz, or one of "
+                f"{', '.join(BASELINES)}"
+            )
+        if given := self._static():
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise ValueError(f"{options}: a trained policy has its own; leave it out")
+        if path.is_dir():
+            run, state = runs.load_run(path)
+            actors = state.actors
+        else:
+            run, actors = runs.import_policy(path)
+        env, _ = run.make_env()
+        params = env.params(**{**run.env_params, **self.params})
+        policy = mahppo.make_policy(env, run.config, self.deterministic)
+        title = f"{run.algorithm.upper()}, preset {run.preset}, seed {run.seed}"
+        return title, env, env.evaluation_params(params), policy, (actors, params.power_max)
+
+
+def _frames(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, stop = text.partition(":")
+    try:
+        return int(first), int(stop or int(first) + 1)
+    except ValueError:
+        raise ValueError(f"--frames is {text!r}: it must be a frame, as 3, or frames A:B, as 3:5") from None
+
+
 def _train_command(preset_name: str) -> type:
     """The `train` command, whose defaults are those of the preset."""
     from algos.mahppo import PRESETS, Config, HParams
@@ -94,7 +193,7 @@ def _train_command(preset_name: str) -> type:
     class Train:
         """Train, compare with the baselines, and leave curve, checkpoint and policy in a run folder."""
 
-        algorithm: Annotated[str, tyro.conf.Positional]
+        algorithm: Annotated[str, tyro.conf.Positional] = ""
         """What to train with: mahppo."""
         env: str = "MultiUEOffloading-v0"
         """Environment id."""
@@ -112,6 +211,8 @@ def _train_command(preset_name: str) -> type:
         """Of everything random."""
         out: Path | None = None
         """Run folder; by default runs/ALGORITHM-SEED-TIME."""
+        resume: Path | None = None
+        """Run folder whose run goes on as if it had never been stopped; takes no other option."""
         config: Config = default_config
         hparams: HParams = default_hparams
 
@@ -119,8 +220,11 @@ def _train_command(preset_name: str) -> type:
             """Train and report."""
             from algos.runs import RunConfig
 
-            if self.algorithm not in ALGORITHMS:
+            if self.algorithm not in ALGORITHMS and (self.algorithm or self.resume is None):
                 raise ValueError(f"no algorithm {self.algorithm!r}: choose from {', '.join(ALGORITHMS)}")
+            if self.resume is not None:
+                _train(None, self.resume)
+                return
             if not 0 <= self.seed < 2**32:
                 raise ValueError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
             static = {"num_ues": self.num_ues, "num_channels": self.num_channels, "profile": self.profile}
@@ -134,14 +238,17 @@ def _train_command(preset_name: str) -> type:
 
 
 def _train(run: Any, path: Path) -> None:
+    """Train a new run, or if it is None the one in the folder from its newest checkpoint on."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from algos import mahppo, runs, training
 
-    env, _ = run.make_env()
-    mahppo.make_trainer(env, run.config)  # errors of use come before anything is written
+    if run is not None:
+        env, _ = run.make_env()
+        mahppo.make_trainer(env, run.config)  # errors of use come before anything is written
     folder = runs.RunFolder(path, run)
-    curve: list[tuple[int, float]] = []
+    run = folder.run
+    done = int(folder.rows[-1]["frames"]) if folder.rows else 0
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -149,42 +256,41 @@ def _train(run: Any, path: Path) -> None:
         TextColumn("frames  {task.fields[speed]}  return {task.fields[score]}"),
         TimeElapsedColumn(),
     )
-    try:
+    with closing(folder):
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task("compiling", total=run.config.num_frames, speed="", score="")
-            start = time.perf_counter()
+            task = bar.add_task("compiling", total=run.config.num_frames, completed=done, speed="", score="")
+            start: float | None = None
 
             def report(progress: training.Progress) -> None:
-                nonlocal start
+                nonlocal start, done
                 now = time.perf_counter()
-                frames = progress.frames - (curve[-1][0] if curve else 0)
-                score = float(progress.evaluation.episode_return.mean())
-                curve.append((progress.frames, score))
                 bar.update(
                     task,
                     description=run.algorithm,
                     completed=progress.frames,
                     total=progress.total_frames,
-                    speed=f"{frames / (now - start):,.0f}/s" if len(curve) > 1 else "",
-                    score=f"{score:.3f}",
+                    speed="" if start is None else f"{(progress.frames - done) / (now - start):,.0f}/s",
+                    score=f"{progress.evaluation.episode_return.mean():.3f}",
                 )
-                start = now
+                start, done = now, progress.frames
 
             result = training.train(run, folder, report)
-    finally:
-        folder.close()
-    if not curve:
-        console.print(f"stopped before the first checkpoint; {path} holds the configuration only")
-        return
-    if result.interrupted:
-        console.print(f"stopped at {result.frames} frames; the last checkpoint is kept")
-    with console.status("evaluating, and searching for the best static action"):
-        comparison = _compare(run, result.actors, episodes=256)
-    _print_comparison(comparison)
-    score = {key: value for key, value in comparison["MAHPPO"].items() if key != "terminated"}
-    runs.write_text(path / "comparison.json", json.dumps(comparison, indent=2) + "\n")
-    runs.export_policy(path / "policy.npz", run, result.actors, result.frames, score)
-    _plot(path / "curve.png", curve, comparison)
+            bar.update(task, description=run.algorithm)
+        if not folder.rows:
+            console.print(f"stopped before the first checkpoint; {path} holds the configuration only")
+            return
+        if result.interrupted:
+            console.print(f"stopped at {result.frames} frames; `mec-jax train --resume {path}` goes on")
+        elif start is None:
+            console.print(f"the run had ended, after {result.frames} frames; its results are made again")
+        with console.status("evaluating, and searching for the best static action"):
+            comparison = _compare(run, result.actors, episodes=256)
+        _print_comparison(comparison)
+        score = {key: value for key, value in comparison["MAHPPO"].items() if key != "terminated"}
+        runs.write_text(path / "comparison.json", json.dumps(comparison, indent=2) + "\n")
+        runs.export_policy(path / "policy.npz", run, result.actors, result.frames, score)
+        curve = [(row["frames"], row["evaluation/episode_return"]) for row in folder.rows]
+        _plot(path / "curve.png", curve, comparison)
     console.print(
         f"in {path}: curve.png, policy.npz, checkpoints, metrics.csv, tensorboard, comparison.json, config.json"
     )
@@ -198,6 +304,7 @@ def _compare(run: Any, actors: Any, episodes: int, deterministic: bool = False) 
     from algos import mahppo
     from mec_jax.evaluation import bootstrap_interval, evaluation_keys, normalised_score, play_episodes
     from mec_jax.solvers.offloading import baselines, best_static, static
+    from mec_jax.solvers.offloading_plans import best_known, play_plan
 
     env, params = run.make_env()
     scenario = env.evaluation_params(params)
@@ -208,8 +315,11 @@ def _compare(run: Any, actors: Any, episodes: int, deterministic: bool = False) 
         played[name] = play_episodes(env, scenario, baseline, scenario, keys)
     solution = best_static(env, scenario, jax.random.key(0))
     played["Best static"] = play_episodes(env, scenario, static, solution.action, keys)
+    known = best_known(env, scenario)
+    if known is not None:
+        played["Best known"] = play_plan(env, scenario, known.plan, keys[:1])
 
-    random, best = (float(played[name].episode_return.mean()) for name in ("Random", "Best static"))
+    random, best = (float(played[name].episode_return.mean()) for name in ("Random", list(played)[-1]))
     local_time = float(np.mean(played["Local"].task_latency))
     rounded_time = float(np.mean(played["Local"].latency))
     local_energy = float(np.mean(played["Local"].energy))
@@ -233,11 +343,12 @@ def _compare(run: Any, actors: Any, episodes: int, deterministic: bool = False) 
 
 
 def _print_comparison(comparison: Mapping[str, Mapping[str, Any]]) -> None:
+    ruler = list(comparison)[-1].lower()
     table = Table(
         title="Evaluation scenario: every UE at 50 m with 200 tasks",
         caption="Return with its 95 % interval over episodes. Saved: against Local, time\n"
         "against its true time per task (and against its time in whole frames).\n"
-        "Score: 0 = Random, 1 = best static joint action.",
+        f"Score: 0 = Random, 1 = {ruler}.",
         box=SIMPLE_HEAD,  # with the one below, all columns fit into 80 characters
         collapse_padding=True,
     )
@@ -259,7 +370,7 @@ def _print_comparison(comparison: Mapping[str, Mapping[str, Any]]) -> None:
     console.print(table)
 
 
-def _plot(path: Path, curve: Sequence[tuple[int, float]], comparison: Mapping[str, Mapping[str, Any]]) -> None:
+def _plot(path: Path, curve: Sequence[tuple[float, float]], comparison: Mapping[str, Mapping[str, Any]]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -268,7 +379,7 @@ def _plot(path: Path, curve: Sequence[tuple[int, float]], comparison: Mapping[st
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     frames, returns = zip(*curve, strict=True)
     axes.plot(frames, returns, label="MAHPPO, mean of 16 episodes")
-    for i, name in enumerate(("Best static", "Local", "All-edge", "Random")):
+    for i, name in enumerate(list(comparison)[:0:-1]):
         axes.axhline(comparison[name]["return"], color=f"C{i + 1}", linestyle="--", label=name)
     low = min(*returns, comparison["Local"]["return"])
     axes.set_ylim(max(low, 4 * comparison["Local"]["return"]) - 0.05, 0)
@@ -285,9 +396,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `mec-jax`. Errors of use end it with one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        commands: dict[str, Any] = {"list": List, "evaluate": Evaluate, "export": Export}
-        if arguments[:1] not in (["list"], ["evaluate"], ["export"]):
+        commands: dict[str, Any] = {"list": List, "evaluate": Evaluate, "export": Export, "render": Render}
+        if arguments[:1] not in (["list"], ["evaluate"], ["export"], ["render"]):
             commands["train"] = _train_command(_preset(arguments))
+            _check_resume(arguments)
         command = tyro.extras.subcommand_cli_from_dict(commands, prog="mec-jax", args=arguments)
         command.run()
     except (ValueError, OSError) as error:
@@ -305,6 +417,13 @@ def _preset(arguments: Sequence[str]) -> str:
         if argument.startswith("--preset="):
             return argument.removeprefix("--preset=")
     return "fast"
+
+
+def _check_resume(arguments: Sequence[str]) -> None:
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    others = [option for option in options if option not in ("--resume", "--help")]
+    if "--resume" in options and others:
+        raise ValueError(f"--resume takes all from the run's config.json: leave out {', '.join(others)}")
 
 
 if __name__ == "__main__":

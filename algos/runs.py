@@ -2,6 +2,8 @@
 
 import csv
 import dataclasses
+import fcntl
+import itertools
 import json
 import math
 import os
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import flax.serialization
 import flax.traverse_util
@@ -29,6 +31,7 @@ from mec_jax.envs.offloading import MIN_POWER
 from mec_jax.policy import AS_RETURNED, KIND, SCHEMA, Policy, load_policy, save_policy
 
 CONFIG = "config.json"
+METRICS = "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -51,43 +54,89 @@ class RunConfig:
 
 
 class RunFolder:
-    """Writes what a run leaves behind. Nothing is left half-written: whole files are renamed into place.
+    """A run's folder while it trains; one process at a time.
+
+    It can be killed at any moment: files and checkpoints are written aside and renamed into place when they are whole,
+    `metrics.csv` grows by a row before each checkpoint, and rows later than the newest checkpoint are dropped.
 
     Args:
-        path: The folder; it must not exist or be empty.
+        path: The folder. That of a new run must not exist or be empty.
+        run: A new run; None goes on with the one that is there.
+
+    Attributes:
         run: What is run.
+        state: The newest checkpoint when the folder was opened; None if there was none.
+        rows: Of `metrics.csv`, one a chunk.
 
     Raises:
-        ValueError: If the folder is in use or cannot be written.
+        ValueError: If the folder is in use or cannot be written, or if there is no run to go on with or it is damaged.
     """
 
-    def __init__(self, path: Path, run: RunConfig) -> None:
-        try:
-            if path.exists() and any(path.iterdir()):
-                raise ValueError(f"run folder {str(path)!r} is not empty: name another with --out")
-            path.mkdir(parents=True, exist_ok=True)
-            write_text(path / CONFIG, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
-        except OSError as error:
-            raise ValueError(
-                f"run folder {str(path)!r} cannot be written ({error.strerror}): name another with --out"
-            ) from None
+    def __init__(self, path: Path, run: RunConfig | None = None) -> None:
         self.path = path
-        self._board = SummaryWriter(str(path / "tensorboard"))
-        self._csv_file = (path / "metrics.csv").open("w", newline="")
-        self._csv: csv.DictWriter | None = None
-        self._checkpoints = _checkpoints(path)
+        self.state: mahppo.TrainState | None = None
+        self.rows: list[dict[str, float]] = []
+        try:
+            if run is not None:
+                if path.exists() and any(path.iterdir()):
+                    raise ValueError(f"run folder {str(path)!r} is not empty: name another with --out")
+                path.mkdir(parents=True, exist_ok=True)
+                write_text(path / CONFIG, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
+                self.run = run
+                self._lock = _lock(path / CONFIG)
+            else:
+                self.run, template = _load_config(path)
+                self._lock = _lock(path / CONFIG)
+                try:
+                    self.state = _newest_checkpoint(path, template)
+                    self._keep_rows()
+                except BaseException:
+                    self._lock.close()
+                    raise
+            # A kill takes events that were not flushed. TensorBoard hides what it has from step 0 on and gets all anew.
+            self._board = SummaryWriter(str(path / "tensorboard"), purge_step=0)
+            self._csv_file = (path / METRICS).open("a", newline="")
+            self._checkpoints = _checkpoints(path)
+        except OSError as error:
+            mend = "name another with --out" if run is not None else "make it writable, or go on with a copy"
+            raise ValueError(f"run folder {str(path)!r} cannot be written ({error.strerror}): {mend}") from None
+        for row in self.rows:
+            self._show(row)
+
+    def _keep_rows(self) -> None:
+        """Take the rows of `metrics.csv` that belong to `state`, and drop the others."""
+        file, config = self.path / METRICS, self.run.config
+        chunks = 0 if self.state is None else int(self.state.update) // config.updates_per_chunk
+        lines: list[str] = []
+        try:
+            if chunks > 0:
+                with file.open(newline="") as table:
+                    lines = list(itertools.islice(table, 1 + chunks))
+            self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
+            frames = config.updates_per_chunk * config.num_envs * config.rollout
+            if [row["frames"] for row in self.rows] != [frames * (i + 1) for i in range(chunks)]:
+                raise ValueError(f"not one row a chunk up to the checkpoint at frame {frames * chunks}")
+        except (FileNotFoundError, ValueError, TypeError, KeyError, csv.Error) as error:
+            raise ValueError(f"{file} is damaged ({error}): train again, or copy the folder again") from None
+        write_text(file, "".join(lines))
+
+    def _show(self, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            # A chunk in which no episode ended has no return.
+            if name not in ("wall_time", "frames") and math.isfinite(value):
+                self._board.add_scalar(name, value, int(row["frames"]), row["wall_time"])
 
     def log(self, frames: int, metrics: Mapping[str, float]) -> None:
         """Append one row to `metrics.csv` and to the TensorBoard events."""
         row = {"wall_time": time.time(), "frames": frames, **metrics}
-        if self._csv is None:
-            self._csv = csv.DictWriter(self._csv_file, list(row))
-            self._csv.writeheader()
-        self._csv.writerow(row)
+        table = csv.DictWriter(self._csv_file, list(row))
+        if not self.rows:
+            table.writeheader()
+        table.writerow(row)
         self._csv_file.flush()
-        for name, value in metrics.items():
-            if math.isfinite(value):  # a chunk in which no episode ended has no return
-                self._board.add_scalar(name, value, frames, row["wall_time"])
+        os.fsync(self._csv_file.fileno())  # no checkpoint without its row
+        self.rows.append(row)
+        self._show(row)
 
     def save(self, update: int, state: PyTree) -> None:
         """Write a checkpoint in the background; the two newest are kept."""
@@ -99,6 +148,7 @@ class RunFolder:
         self._checkpoints.close()
         self._csv_file.close()
         self._board.close()
+        self._lock.close()
 
 
 def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
@@ -107,47 +157,11 @@ def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
     Raises:
         ValueError: If it is no run folder, or its files are damaged.
     """
-    file = path / CONFIG
-    try:
-        fields = json.loads(file.read_text())
-        config = fields.pop("config")
-        lists = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
-        run = RunConfig(
-            config=mahppo.Config(**{**config, **lists}),
-            hparams=mahppo.HParams(**fields.pop("hparams")),
-            **fields,
-        )
-    except OSError as error:
-        raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
-    if run.algorithm != "mahppo":
-        raise ValueError(f"{file} names an algorithm {run.algorithm!r} that is not known: only mahppo is")
-    try:
-        env, params = run.make_env()
-        trainer = mahppo.make_trainer(env, run.config)
-        template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
-    except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
-        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
-    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
-    if not (path / "checkpoints").is_dir():
+    run, template = _load_config(path)
+    state = _newest_checkpoint(path, template)
+    if state is None:
         raise ValueError(f"{str(path)!r} holds no checkpoint: train for longer")
-    checkpoints = _checkpoints(path)
-    try:
-        newest = checkpoints.latest_step()
-        if newest is None:
-            raise ValueError(f"{str(path)!r} holds no checkpoint: train for longer")
-        _check(path / "checkpoints" / str(newest) / "default", template)
-        return run, checkpoints.restore(newest, args=ocp.args.StandardRestore(template))
-    except ValueError as error:
-        if "holds no checkpoint" in str(error):
-            raise
-        raise _damaged(path, error) from None
-    except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-        raise _damaged(path, error) from None
-    finally:
-        checkpoints.close()
+    return run, state
 
 
 def describe_policy(run: RunConfig) -> dict[str, Any]:
@@ -192,7 +206,7 @@ def describe_policy(run: RunConfig) -> dict[str, Any]:
         "network": {
             "stacked": env.num_ues,
             "activation": "relu",
-            "trunk": [f"trunk_{i}" for i in range(len(run.config.trunk))],
+            "trunk": [*_fixed_layers(env.num_ues, run.config), *(f"trunk_{i}" for i in range(len(run.config.trunk)))],
             "heads": heads,
         },
     }
@@ -216,7 +230,8 @@ def export_policy(path: Path, run: RunConfig, actors: PyTree, frames: int, score
         },
         "score": dict(score),
     }
-    arrays = flax.traverse_util.flatten_dict(actors["params"], sep="/")
+    num_ues = about["network"]["stacked"]
+    arrays = flax.traverse_util.flatten_dict(_fixed_layers(num_ues, run.config) | actors["params"], sep="/")
     save_policy(path, {name: np.asarray(value) for name, value in arrays.items()}, about)
 
 
@@ -230,10 +245,12 @@ def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
     about = policy.metadata
     network = about["network"]
     arrays = flax.traverse_util.unflatten_dict(policy.arrays, sep="/")
+    fixed = {name: arrays.pop(name) for name in network["trunk"] if not name.startswith("trunk_")}
     try:
         config = mahppo.Config(
-            trunk=tuple(arrays[name]["bias"].shape[-1] for name in network["trunk"]),
+            trunk=tuple(arrays[name]["bias"].shape[-1] for name in network["trunk"] if name not in fixed),
             head=arrays["cut_0"]["bias"].shape[-1],
+            inputs="hinges" if fixed else "state",
             power_std=network["heads"][2]["std"],
         )
         run = RunConfig(
@@ -255,11 +272,13 @@ def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
     parameters = {"params": jax.tree.map(jnp.asarray, arrays)}
     shapes = jax.eval_shape(actors.init, jax.random.key(0), jnp.zeros((1, 4 * env.num_ues)), params.power_max)
     expected = describe_policy(run)
+    unchanged = _fixed_layers(env.num_ues, config) if network == expected["network"] else {}
     for what, agree in (
         ("algorithm", run.algorithm == "mahppo"),
         ("observation", about["observation"] == expected["observation"]),
         ("network", network == expected["network"]),
         ("arrays", jax.tree.map(jnp.shape, parameters) == jax.tree.map(jnp.shape, shapes)),
+        ("fixed layer", all(np.array_equal(fixed[i][j], layer[j]) for i, layer in unchanged.items() for j in layer)),
     ):
         if not agree:
             raise ValueError(
@@ -268,10 +287,21 @@ def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
     return run, parameters
 
 
+def _fixed_layers(num_ues: int, config: mahppo.Config) -> dict[str, dict[str, np.ndarray]]:
+    """Layers of an exported policy that are not trained, with the axis of the networks."""
+    if config.inputs == "state":
+        return {}
+    layer = dict(zip(("kernel", "bias"), mahppo.hinges(num_ues), strict=True))
+    return {"hinges": {name: np.broadcast_to(array, (num_ues, *array.shape)) for name, array in layer.items()}}
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
+    with partial.open("w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power failure could leave the name without the content
     partial.replace(path)
 
 
@@ -280,8 +310,74 @@ def as_arrays(hparams: mahppo.HParams) -> mahppo.HParams:
     return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
 
 
+def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
+    """The run of a folder, and the shapes of its checkpoints."""
+    file = path / CONFIG
+    try:
+        fields = json.loads(file.read_text())
+        config = fields.pop("config")
+        lists = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
+        run = RunConfig(
+            config=mahppo.Config(**{**config, **lists}),
+            hparams=mahppo.HParams(**fields.pop("hparams")),
+            **fields,
+        )
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+    if run.algorithm != "mahppo":
+        raise ValueError(f"{file} names an algorithm {run.algorithm!r} that is not known: only mahppo is")
+    try:
+        env, params = run.make_env()
+        trainer = mahppo.make_trainer(env, run.config)
+        template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
+    except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
+        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
+    return run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Keep other processes from training in the folder of `path` until this one ends, however that comes about, or the
+    file is closed.
+    """
+    file = path.open("r+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"a process trains in {str(path.parent)!r} already: wait for it, or stop it") from None
+    except OSError:
+        pass  # a file system without locks
+    return file
+
+
 def _checkpoints(path: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((path / "checkpoints").absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2))
+
+
+def _newest_checkpoint(path: Path, template: PyTree) -> mahppo.TrainState | None:
+    """Orbax renames a folder when all in it is whole. What a kill leaves under another name is never read, and is
+    replaced when the run comes to that update again; an old checkpoint that was being removed is removed later.
+    """
+    if not (path / "checkpoints").is_dir():  # the manager would make it
+        return None
+    checkpoints = _checkpoints(path)
+    try:
+        newest = checkpoints.latest_step()
+        if newest is None:
+            return None
+        _check(path / "checkpoints" / str(newest) / "default", template)
+        return checkpoints.restore(newest, args=ocp.args.StandardRestore(template))
+    except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"the checkpoint in {str(path)!r} is damaged or of another version ({first_line[:200]}): "
+            "remove its newest folder under checkpoints/ to use the one before, or train again"
+        ) from None
+    finally:
+        checkpoints.close()
 
 
 def _check(folder: Path, template: PyTree) -> None:
@@ -303,11 +399,3 @@ def _check(folder: Path, template: PyTree) -> None:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if found.get(name) != leaf.shape:
             raise ValueError(f"{name} has shape {found.get(name)}, by the configuration {leaf.shape}")
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ValueError(
-        f"the checkpoint in {str(path)!r} is damaged or of another version ({first_line[:200]}): "
-        "remove its newest folder under checkpoints/ to use the one before, or train again"
-    )

@@ -36,9 +36,12 @@ class Result(NamedTuple):
 def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None]) -> Result:
     """Train, evaluating and saving a checkpoint after every chunk. Ctrl-C ends the run after the last whole chunk.
 
+    A run that goes on from a checkpoint does what it would have done without the break, bit for bit: the state holds
+    all that a chunk depends on, and the program is the same.
+
     Args:
         run: What to run.
-        folder: Where to write metrics and checkpoints.
+        folder: Where to begin, and to write metrics and checkpoints.
         report: Called after each chunk.
 
     Raises:
@@ -46,6 +49,9 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
     """
     env, params = run.make_env()
     trainer = mahppo.make_trainer(env, run.config)
+    frames = int(folder.rows[-1]["frames"]) if folder.rows else 0
+    if folder.state is not None and frames >= trainer.num_frames:
+        return Result(folder.state.actors, frames, interrupted=False)
     scenario = env.evaluation_params(params)
     policy = mahppo.make_policy(env, run.config)
     hparams, keys = as_arrays(run.hparams), evaluation_keys(EVALUATION_EPISODES)
@@ -60,10 +66,9 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
     with ThreadPoolExecutor() as pool:  # XLA compiles outside the GIL: the longest hides the others
         run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
 
-    state = init(hparams, params, key)
-    frames = 0
+    state = init(hparams, params, key) if folder.state is None else folder.state
     try:
-        for _ in range(trainer.num_chunks):
+        while frames < trainer.num_frames:
             new_state, metrics = run_chunk(state, hparams, params)
             evaluation = evaluate(scenario, (new_state.actors, params.power_max), keys)
             metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))

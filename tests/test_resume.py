@@ -1,0 +1,230 @@
+"""Runs that are killed and go on from disk. benchmarks/kill_resume.py does it at many moments."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from algos import cli, runs, training
+from algos.runs import RunConfig, RunFolder, load_run
+from mec_jax.policy import load_policy
+from tests.test_cli import (
+    ENVIRONMENT,
+    FRAMES,
+    ROOT,
+    SIZES,
+    assert_fails,
+    at,
+    events,
+    files,
+    rows_of,
+    short_search,  # noqa: F401, used by all
+    train,
+)
+
+RESULTS = ("comparison.json", "policy.npz", "curve.png")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupts; beside it, in `after-FRAMES`, what a kill after each chunk would leave."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    uninterrupted = training.train
+
+    def with_snapshots(run: RunConfig, folder: RunFolder, report: Callable[[training.Progress], None]) -> Any:
+        def report_and_copy(progress: training.Progress) -> None:
+            report(progress)
+            folder._checkpoints.wait_until_finished()
+            shutil.copytree(path, path.with_name(f"after-{progress.frames}"))
+
+        return uninterrupted(run, folder, report_and_copy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train", with_snapshots)
+        train(path)
+    return path
+
+
+@pytest.fixture
+def killed(whole: Path, tmp_path: Path) -> Path:
+    """A copy of what a kill after the second of three chunks leaves."""
+    return Path(shutil.copytree(whole.with_name("after-64"), tmp_path / "killed"))
+
+
+def resume(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """What it printed."""
+    capsys.readouterr()
+    cli.main(["train", "--resume", str(path)])
+    return capsys.readouterr().out
+
+
+def left_by(path: Path) -> dict[str, Any]:
+    """All that a run leaves but times, to be compared with `==`."""
+    run, state = load_run(path)
+    state = state._replace(key=jax.random.key_data(state.key))
+    arrays = {jax.tree_util.keystr(name): np.asarray(x) for name, x in jax.tree_util.tree_leaves_with_path(state)}
+    arrays |= {f"policy.npz {name}": x for name, x in load_policy(path / "policy.npz").arrays.items()}
+    return {
+        **{name: (x.dtype, x.shape, x.tobytes()) for name, x in arrays.items()},
+        "config": run,
+        "metrics": [line.partition(",")[2] for line in (path / "metrics.csv").read_text().splitlines()],
+        "events": str(events(path)),  # as text, because a NaN is not equal to itself
+        "comparison": (path / "comparison.json").read_text(),
+        "curve": (path / "curve.png").read_bytes(),
+        "files": sorted(file.name for file in (*path.iterdir(), *(path / "checkpoints").iterdir())),
+    }
+
+
+def assert_alike(path: Path, whole: Path) -> None:
+    found, expected = left_by(path), left_by(whole)
+    assert [name for name in expected if found.get(name) != expected[name]] == []
+    assert list(found) == list(expected)
+
+
+def test_a_run_killed_in_another_process_ends_like_one_left_alone(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "algos.cli", "train", "mahppo", *ENVIRONMENT, *SIZES, "--seed", "3"]
+    process = subprocess.Popen([*command, "--out", str(path)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (path / "checkpoints" / "1").exists():
+        time.sleep(0.001)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not any((path / name).exists() for name in RESULTS)
+    resume(path, capsys)
+    assert_alike(path, whole)
+
+
+def test_what_a_kill_leaves_half_done_counts_for_nothing(
+    whole: Path, killed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = killed / "checkpoints"
+    shutil.copytree(
+        checkpoints / "2", checkpoints / "3.orbax-checkpoint-tmp"
+    )  # not yet renamed: whole or not, no one knows
+    (checkpoints / "3.orbax-checkpoint-tmp" / "default" / "manifest.ocdbt").unlink()
+    (checkpoints / "1" / "_CHECKPOINT_METADATA").unlink()  # it was being removed
+    with (killed / "metrics.csv").open("a", newline="") as table:
+        last = table.tell()
+        table.write("1795230597.5,96" + 14 * ",0.25" + "\r\n1795230597.6,128,0.2")
+    (event_file,) = (killed / "tensorboard").iterdir()
+    with event_file.open("ab") as file:
+        file.write(b"\x20\0\0\0\0\0\0\0half")
+    (killed / ".comparison.json.partial").write_text("{")
+    for name in RESULTS:  # of a Ctrl-C before
+        (killed / name).write_text("old")
+    before = (killed / "metrics.csv").read_bytes()[:last]
+
+    printed = resume(killed, capsys)
+    assert "96/96" in printed
+    assert (killed / "metrics.csv").read_bytes().startswith(before)  # the times of the first rows as well
+    assert [row["frames"] for row in rows_of(killed)] == FRAMES
+    assert_alike(killed, whole)
+
+
+def test_a_truncated_checkpoint_is_an_error_and_without_it_the_run_begins_anew(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path(shutil.copytree(whole.with_name("after-32"), tmp_path / "killed"))
+    newest = path / "checkpoints" / "1"
+    for file in (newest / "default" / "d").iterdir():
+        os.truncate(file, file.stat().st_size // 2)
+    before = files(path)
+    assert_fails(capsys, ["train", "--resume", path], "damaged", "remove its newest folder")
+    assert files(path) == before
+    shutil.rmtree(newest)
+    resume(path, capsys)
+    assert_alike(path, whole)
+
+
+def test_a_run_that_had_ended_gets_its_missing_results(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = Path(shutil.copytree(whole.with_name("after-96"), tmp_path / "ended"))
+    monkeypatch.setattr(training, "play_episodes", None)  # nothing is evaluated, let alone trained
+    assert "had ended, after 96 frames" in resume(ended, capsys)
+    assert_alike(ended, whole)
+
+
+def test_one_process_at_a_time(killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = RunFolder(killed)
+    assert folder.state is not None
+    assert folder.state.update == 2
+    before = files(killed)
+    assert_fails(capsys, ["train", "--resume", killed], str(killed), "a process trains")
+    assert files(killed) == before
+    assert load_run(killed)[1].update == 2  # reading is free
+    folder.close()
+    RunFolder(killed).close()
+
+
+def test_a_file_system_without_locks(killed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(*_: Any) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr(runs.fcntl, "flock", unsupported)
+    RunFolder(killed).close()
+
+
+def test_damaged_metrics(killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = killed / "metrics.csv"
+    text = file.read_text()
+    header, first, second = text.splitlines(keepends=True)
+    for damaged in (
+        "",
+        header,
+        header + first,
+        header + second,
+        header + first + first,
+        text.replace(",64,", ",x,"),
+        None,
+    ):
+        if damaged is None:
+            file.unlink()
+        else:
+            file.write_text(damaged)
+        assert_fails(capsys, ["train", "--resume", killed], str(file), "damaged", "train again")
+    assert not file.exists()
+
+
+def test_what_cannot_be_resumed(killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_fails(capsys, ["train", "--resume", tmp_path / "missing"], "missing", "no run folder")
+    config = killed / "config.json"
+    good = json.loads(config.read_text())
+    config.write_text(at(good, "config", "layers", value=3))
+    assert_fails(capsys, ["train", "--resume", killed], str(config), "damaged", "layers")
+    config.write_text(at(good, "config", "head", value=9))
+    assert_fails(capsys, ["train", "--resume", killed], "of another version", "has shape")
+    config.unlink()
+    assert_fails(capsys, ["train", "--resume", killed], str(config), "no run folder")
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (("--seed", "4"), ("config.json", "leave out --seed")),
+        (("--config.num-envs=8", "--out", "elsewhere"), ("leave out --config.num-envs, --out",)),
+        (("dqn",), ("no algorithm 'dqn'",)),
+    ],
+)
+def test_options_beside_resume(
+    options: tuple[str, ...], fragments: tuple[str, ...], killed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(killed)
+    assert_fails(capsys, ["train", f"--resume={killed}", *options], *fragments)
+    assert files(killed) == before
+
+
+def test_a_run_needs_an_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert_fails(capsys, ["train"], "algorithm", "mahppo")
