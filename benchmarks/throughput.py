@@ -15,7 +15,6 @@ import functools
 import json
 import math
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -33,6 +32,7 @@ if __name__ == "__main__" and not __package__:  # run as a file: find the packag
 
 import mec_jax
 from benchmarks import c_loop, reference_loop
+from benchmarks.machine import machine
 
 if TYPE_CHECKING:  # importing it (gymnax, that is) starts the backend, which must know its devices before
     from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
@@ -244,25 +244,12 @@ def conditions(results: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
+def compiler() -> str:
+    """Of the C loop."""
     try:
-        compiler = c_loop.compiler_report()
+        return c_loop.compiler_report()
     except RuntimeError:
-        compiler = "none"
-    return {
-        "cpu": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "c_compiler": compiler,
-    }
+        return "none"
 
 
 def load_average() -> float | None:
@@ -360,7 +347,7 @@ def main(argv: list[str] | None = None) -> int:
     load_before = load_average()
     report: dict[str, Any] = {
         "platform": args.platform,
-        "machine": machine(),
+        "machine": machine() | {"device": jax.devices()[0].device_kind, "c_compiler": compiler()},
         "settings": {"policy": args.policy, "repeats": args.repeats, "quick": args.quick},
         "results": [],
     }

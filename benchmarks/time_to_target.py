@@ -16,15 +16,18 @@ import csv
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__" and not __package__:  # run as a file: find the package beside this folder
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -105,22 +108,6 @@ def measure(seed: int, preset: str, target: float, extra: list[str]) -> dict[str
         "final_score": compared["MAHPPO"]["score"],
         "peak_mib": peak,
         "curve": list(zip(clock, returns, strict=True)),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        models = [line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        name = models[0] if models else name
-    return {
-        "cpu": name,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in ("mec-jax", "jax", "jaxlib", "flax")},
     }
 
 
