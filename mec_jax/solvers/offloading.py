@@ -1,4 +1,7 @@
-"""Rulers of `MultiUEOffloading-v0`: baselines of Hao et al. 2022 (section 6), best static joint action."""
+"""Rulers of `MultiUEOffloading-v0`: baselines of Hao et al. 2022 (section 6), best static action, best rotation.
+
+`offloading_plans` has the best known results, `offloading_bounds` what no policy can beat.
+"""
 
 from collections.abc import Mapping
 from functools import cache, partial
@@ -9,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mec_jax.envs.offloading import MIN_POWER, MultiUEOffloading, OffloadAction, Params
+from mec_jax.envs.offloading import MIN_POWER, MultiUEOffloading, OffloadAction, Params, State
 from mec_jax.evaluation import Episodes, Policy, evaluation_keys, play_episode
 
 
@@ -35,6 +38,16 @@ def static(action: OffloadAction, observation: Array, key: Array) -> OffloadActi
     return action
 
 
+def rotate(table: OffloadAction, observation: Array, key: Array) -> OffloadAction:
+    """Slot s of the table `[slot]` for the UE with the s-th largest share of its tasks left.
+
+    The UEs take turns in good and poor slots, and so finish together.
+    """
+    tasks_left = observation.reshape(-1, 4)[:, 0]
+    rank = jnp.argsort(jnp.argsort(-tasks_left))
+    return jax.tree.map(lambda x: x[rank], table)
+
+
 @cache
 def baselines(env: MultiUEOffloading) -> Mapping[str, Policy]:
     """Baselines by name. They read the environment's parameters as their own:
@@ -46,24 +59,36 @@ def baselines(env: MultiUEOffloading) -> Mapping[str, Policy]:
     return MappingProxyType({name: partial(policy, env) for name, policy in named.items()})
 
 
+@partial(jax.jit, static_argnames="env")
+def start_state(env: MultiUEOffloading, params: Params, key: Array) -> State:
+    """State in which `play_episode` starts the episode with this key."""
+    return env.reset_env(jax.random.split(key)[1], params)[1]
+
+
 class StaticSolution(NamedTuple):
-    """Best static joint action found."""
+    """Best static joint action found, or best table of a rotation."""
 
     action: OffloadAction
     episode_return: Float[Array, ""]  # mean over `episodes`
     episodes: Episodes  # [episode], played with the action
 
 
-@partial(jax.jit, static_argnames=("env", "objective", "num_episodes", "restarts", "generations", "population"))
+Objective = Literal["return", "objective"]
+
+_SEARCH_STATICS = ("env", "objective", "num_episodes", "restarts", "generations", "population")
+
+
+@partial(jax.jit, static_argnames=_SEARCH_STATICS)
 def best_static(
     env: MultiUEOffloading,
     params: Params,
     key: Array,
-    objective: Literal["return", "objective"] = "return",
+    objective: Objective = "return",
     num_episodes: int = 1,
     restarts: int = 4,
     generations: int = 60,
     population: int = 120,
+    episode_keys: Array | None = None,
 ) -> StaticSolution:
     """Search for the best joint action to repeat in every frame, by evolution on the simulator.
 
@@ -85,15 +110,65 @@ def best_static(
         restarts: Number of independent searches, one after the other.
         generations: Generations of each.
         population: Actions of a generation, played at once.
+        episode_keys: Keys `[episode]` of the episodes to average over instead; traced.
 
     Raises:
         ValueError: If there is no such objective or the population is too small.
     """
+    if episode_keys is None:
+        episode_keys = evaluation_keys(num_episodes)
+    return _best_action(static, env, params, key, objective, episode_keys, restarts, generations, population)
+
+
+@partial(jax.jit, static_argnames=_SEARCH_STATICS)
+def best_rotation(
+    env: MultiUEOffloading,
+    params: Params,
+    key: Array,
+    objective: Objective = "return",
+    num_episodes: int = 1,
+    restarts: int = 4,
+    generations: int = 60,
+    population: int = 120,
+    episode_keys: Array | None = None,
+) -> StaticSolution:
+    """Search for the best table of `rotate`, as `best_static` does for the best constant action.
+
+    Args:
+        env: As in `best_static`, like all that follows.
+        params: The scenario.
+        key: Key of the search.
+        objective: What to search for.
+        num_episodes: Number of episodes to average over.
+        restarts: Number of independent searches.
+        generations: Generations of each.
+        population: Tables of a generation.
+        episode_keys: Keys of the episodes instead of `evaluation_keys`.
+
+    Raises:
+        ValueError: As in `best_static`.
+    """
+    if episode_keys is None:
+        episode_keys = evaluation_keys(num_episodes)
+    return _best_action(rotate, env, params, key, objective, episode_keys, restarts, generations, population)
+
+
+def _best_action(
+    policy: Policy,
+    env: MultiUEOffloading,
+    params: Params,
+    key: Array,
+    objective: Objective,
+    episode_keys: Array,
+    restarts: int,
+    generations: int,
+    population: int,
+) -> StaticSolution:
+    """Search for the best parameters of a policy whose parameters are one joint action (see `best_static`)."""
     if objective not in ("return", "objective"):
         raise ValueError(f"objective is {objective!r}: it must be 'return' or 'objective'")
     if population < 4:
         raise ValueError(f"population is {population}: it must be at least 4, as its best quarter breeds")
-    episode_keys = evaluation_keys(num_episodes)
     local_action = local(env, params, jnp.empty(0), key)
 
     def repeat(number: int) -> OffloadAction:
@@ -102,16 +177,18 @@ def best_static(
     def cost(episode: Episodes) -> Array:
         return -episode.episode_return if objective == "return" else episode.objective
 
-    def measure(actions: OffloadAction, limit: Float[Array, ""]) -> _Measured:
+    def measure(actions: OffloadAction, limit: Float[Array, ""]) -> Measured:
         def play(action: OffloadAction, key: Array) -> Episodes:
             # One cost above as many limits as there are episodes lifts their mean above the limit.
-            return play_episode(env, params, static, action, key, lambda so_far: cost(so_far) <= limit * num_episodes)
+            return play_episode(
+                env, params, policy, action, key, lambda so_far: cost(so_far) <= limit * len(episode_keys)
+            )
 
         episodes = jax.vmap(jax.vmap(play, (None, 0)), (0, None))(actions, episode_keys)
         costs = jnp.where(episodes.terminated, cost(episodes), jnp.inf)
-        return _Measured(jnp.mean(costs, axis=1), actions, episodes)
+        return Measured(jnp.mean(costs, axis=1), actions, episodes)
 
-    def generation(kept: _Measured, numbered_key: tuple[Array, Array]) -> tuple[_Measured, None]:
+    def generation(kept: Measured, numbered_key: tuple[Array, Array]) -> tuple[Measured, None]:
         number, key = numbered_key
         random, children = _children(env, params, kept.actions, population, key)
         actions = jax.tree.map(
@@ -121,30 +198,32 @@ def best_static(
             children,
         )
         found = measure(actions, jnp.minimum(kept.costs[-1], 2 * kept.costs[0]))
-        return _best(jax.tree.map(lambda *x: jnp.concatenate(x), found, kept), len(kept.costs)), None
+        return cheapest(jax.tree.map(lambda *x: jnp.concatenate(x), found, kept), len(kept.costs)), None
 
-    def search(key: Array) -> _Measured:
+    def search(key: Array) -> Measured:
         size = population // 4
         shapes = jax.eval_shape(measure, repeat(size), jnp.inf)
-        nothing: _Measured = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        nothing: Measured = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         nothing = nothing._replace(costs=jnp.full_like(nothing.costs, jnp.inf))
         numbered_keys = (jnp.arange(generations), jax.random.split(key, generations))
         kept, _ = jax.lax.scan(generation, nothing, numbered_keys)
         return jax.tree.map(lambda x: x[0], kept)
 
     found = jax.lax.map(search, jax.random.split(key, restarts))
-    best: _Measured = jax.tree.map(lambda x: x[jnp.argmin(found.costs)], found)
+    best: Measured = jax.tree.map(lambda x: x[jnp.argmin(found.costs)], found)
     return StaticSolution(best.actions, jnp.mean(best.episodes.episode_return), best.episodes)
 
 
-class _Measured(NamedTuple):
-    costs: Float[Array, " action"]  # to be minimised; infinite unless all episodes terminated
-    actions: OffloadAction  # [action, ue]
-    episodes: Episodes  # [action, episode]
+class Measured(NamedTuple):
+    """Candidates of a search."""
+
+    costs: Float[Array, " candidate"]  # to be minimised
+    actions: OffloadAction  # [candidate, ...]
+    episodes: Episodes  # [candidate, ...]
 
 
-def _best(measured: _Measured, number: int) -> _Measured:
-    """The cheapest actions in order, one of each cost: equal costs are the same behaviour in two guises."""
+def cheapest(measured: Measured, number: int) -> Measured:
+    """The cheapest candidates in order, one of each cost: equal costs are the same behaviour in two guises."""
     order = jnp.argsort(measured.costs)
     costs = measured.costs[order]
     costs = costs.at[1:].set(jnp.where(costs[1:] == costs[:-1], jnp.inf, costs[1:]))
@@ -153,14 +232,28 @@ def _best(measured: _Measured, number: int) -> _Measured:
     return best._replace(costs=jnp.sort(costs)[:number])
 
 
+def action_from_uniform(
+    env: MultiUEOffloading,
+    params: Params,
+    cut: Float[Array, "*batch ue"],
+    channel: Float[Array, "*batch ue"],
+    power: Float[Array, "*batch ue"],
+) -> OffloadAction:
+    """Actions from uniform numbers in [0, 1). Powers crowd near the maximum and reach down to the minimum."""
+    return OffloadAction(
+        (cut * env.num_points).astype(jnp.int32),
+        (channel * env.num_channels).astype(jnp.int32),
+        params.power_max * (MIN_POWER / params.power_max) ** (power**3),
+    )
+
+
 def _children(
     env: MultiUEOffloading, params: Params, parents: OffloadAction, number: int, key: Array
 ) -> tuple[OffloadAction, OffloadAction]:
     """Random actions `[number, ue]`, and as many children of `parents [parent, ue]`.
 
     A child takes each UE's decision from one of two parents, draws one cut and one channel anew on average,
-    and moves the logarithm of every power by a Cauchy step: mostly a little, now and then far. Random powers
-    crowd near the maximum and reach down to the minimum.
+    and moves the logarithm of every power by a Cauchy step: mostly a little, now and then far.
     """
     parent_key, key = jax.random.split(key)
     mother, father = jax.random.randint(parent_key, (2, number), 0, len(parents.cut))
@@ -168,11 +261,7 @@ def _children(
     cut, channel, power, share, from_mother, new_cut, new_channel, step = jax.random.uniform(
         key, (8, number, env.num_ues), params.power_max.dtype
     )
-    random = OffloadAction(
-        (cut * env.num_points).astype(jnp.int32),
-        (channel * env.num_channels).astype(jnp.int32),
-        params.power_max * (MIN_POWER / params.power_max) ** (power**3),
-    )
+    random = action_from_uniform(env, params, cut, channel, power)
     child = jax.tree.map(lambda x: jnp.where(from_mother < share[:, :1], x[mother], x[father]), parents)
     step = 0.1 * jnp.tan(jnp.pi * (step - 0.5))
     child = OffloadAction(
