@@ -133,6 +133,7 @@ def test_config_gives_the_run_back(trained: Trained) -> None:
         trunk=(16,),
         head=8,
         critic=(16,),
+        inputs="hinges",
     )
     static = {"num_ues": 2, "num_channels": 2, "profile": "resnet18"}
     hparams = mahppo.PRESETS["fast"][1]
@@ -316,7 +317,11 @@ def test_ctrl_c_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(training, "train", interrupted)
     out = tmp_path / "run"
-    printed = train(out)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        printed = train(out)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "stopped at 64 frames" in printed
     assert [row["frames"] for row in rows_of(out)] == FRAMES[:2]
     _, state = load_run(out)

@@ -1,5 +1,6 @@
 """What the README tells a user to type works as printed."""
 
+import json
 import os
 import re
 import shlex
@@ -41,6 +42,9 @@ def test_first_command_trains_and_leaves_a_policy(run_folder: Path) -> None:
     assert {"policy.npz", "curve.png", "metrics.csv", "comparison.json"} <= {
         p.name for p in (run_folder / "run").iterdir()
     }
+    comparison = json.loads((run_folder / "run" / "comparison.json").read_text())
+    assert comparison["Best known"]["score"] == pytest.approx(1)
+    assert comparison["Best known"]["return"] > comparison["Best static"]["return"]
 
 
 def test_python_of_each_section_runs_as_printed(run_folder: Path) -> None:
