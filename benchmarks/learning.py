@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,6 @@ def train(preset: str, num_ues: int, seeds: range, num_frames: int | None, episo
         config = dataclasses.replace(config, updates_per_chunk=1)  # the authors test after every buffer
     trainer, policy, scenario = make_trainer(env, config), make_policy(env, config), env.evaluation_params(params)
     keys = jax.vmap(jax.random.key)(jnp.array(seeds))
-    start = time.perf_counter()
     state = jax.jit(jax.vmap(trainer.init, (None, None, 0)))(as_arrays(hparams), params, keys)
     run = jax.jit(jax.vmap(trainer.run, (0, None, None)))
 
@@ -80,7 +78,6 @@ def train(preset: str, num_ues: int, seeds: range, num_frames: int | None, episo
         "curve": np.stack(curve, axis=1).tolist(),  # [seed, chunk]
         "episodes": {name: np.mean(x, axis=1).tolist() for name, x in final._asdict().items()},  # [seed]
         "config": dataclasses.asdict(config),
-        "seconds": time.perf_counter() - start,
         "machine": machine(),
     }
 
@@ -138,8 +135,7 @@ def report(folder: Path) -> None:
             about = run["machine"]
             notes.append(
                 f"Preset {run['preset']}: seeds {run['seeds'][0]} to {run['seeds'][-1]} end at returns "
-                f"{', '.join(f'{x:.3f}' for x in played['episode_return'])}; {run['seconds']:.0f} s for all seeds, "
-                f"compilation included, on {about['cpu']}, {about['cores']} core(s)."
+                f"{', '.join(f'{x:.3f}' for x in played['episode_return'])}, on {about['cpu']}."
             )
             if run["preset"] == "reference" and num_ues in RECORDED:
                 last = np.asarray(run["curve"])[:, -LAST_TESTS:].mean(axis=1)
