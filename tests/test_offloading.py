@@ -175,7 +175,7 @@ def test_files_that_are_no_traces_are_one_clear_error(
 
 def test_float32_and_float64_play_the_random_policy_alike() -> None:
     """One hundredth of benchmarks/precision.py: too few episodes to be within its limit for sure."""
-    result = precision.compare(100, num_ues=3)
+    result = precision.compare(100, num_ues=3, copies=2)
     assert result.low < precision.LIMIT and result.high > -precision.LIMIT
     assert result.high - result.low < 0.1
     assert result.same > 0.5
