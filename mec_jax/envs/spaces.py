@@ -1,4 +1,4 @@
-"""Spaces that gymnax lacks: integer arrays, and tuples that keep their names."""
+"""Spaces that gymnax lacks: integer arrays, the simplex, and tuples that keep their names."""
 
 from collections.abc import Sequence
 from typing import Any, override
@@ -37,3 +37,23 @@ class NamedTupleSpace(spaces.Tuple):
     @override
     def contains(self, x: Any) -> jax.Array:
         return jnp.all(jnp.stack([space.contains(part) for space, part in zip(self.spaces, x, strict=True)]))
+
+
+class Simplex(spaces.Box):
+    """Shares of one whole: `[size]` numbers that are at least 0 and sum to 1.
+
+    A `Box` from 0 to 1, so that conversions to other libraries know it. A sample is the softmax of logits that are
+    uniform in [-1, 1]: uniform on the simplex, some share would often be so small that what divides by it has an
+    infinite mean.
+    """
+
+    def __init__(self, size: int, dtype: Any = jnp.float32) -> None:
+        super().__init__(0, 1, (size,), dtype)
+
+    @override
+    def sample(self, key: jax.Array) -> jax.Array:
+        return jax.nn.softmax(jax.random.uniform(key, self.shape, self.dtype, -1, 1))
+
+    @override
+    def contains(self, x: jax.Array) -> jax.Array:
+        return super().contains(x) & (jnp.abs(jnp.sum(x) - 1) <= 1e-5)
