@@ -119,7 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     result = compare(args.episodes, args.ues, args.seed, args.copies)
     print(
-        f"mean return of {args.episodes} episodes, {args.copies} copies each: float32 {result.float32:.5f}, float64 {result.float64:.5f}"
+        f"mean return of {args.episodes} episodes, {args.copies} copies each: "
+        f"float32 {result.float32:.5f}, float64 {result.float64:.5f}"
     )
     print(f"float32 - float64: {result.low:+.4%} to {result.high:+.4%} of it (95 % interval)")
     print(f"{result.same:.1%} of the episodes have the same return (mean over copies) within 1e-3")
