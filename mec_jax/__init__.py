@@ -76,3 +76,9 @@ def _construct(env_id: str, static: dict[str, Any]) -> Any:
 
 
 register("MultiUEOffloading-v0", "mec_jax.envs.offloading:MultiUEOffloading")
+register("MultiExitAllocation-v0", "mec_jax.envs.multi_exit:MultiExitAllocation")
+register("MultiExitAllocation-Video-v0", "mec_jax.envs.multi_exit:video")
+register("MultiExitAllocation-Compressed-v0", "mec_jax.envs.multi_exit:compressed")
+register("MultiExitAllocation-Markov-v0", "mec_jax.envs.multi_exit:markov")
+register("MultiExitAllocation-Video-Markov-v0", "mec_jax.envs.multi_exit:video_markov")
+register("MultiExitAllocation-Compressed-Markov-v0", "mec_jax.envs.multi_exit:compressed_markov")

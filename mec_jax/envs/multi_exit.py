@@ -1,0 +1,398 @@
+"""Partitioning of a multi-exit DNN and allocation of the edge (Ma et al. 2025, "Joint Optimization of Model
+Partitioning and Resource Allocation for Multi-Exit DNNs in Edge-Device Collaboration").
+
+Each of n devices runs the first layers of a multi-exit DNN itself and sends what has not left by an early exit to an
+edge server, which divides its speed among them. The controller picks the splits and the shares. Of the paper only the
+outline, the symbols and the tables are at hand: the model is derived from them (`physics.multi_exit`).
+"""
+
+import os
+from functools import partial
+from typing import Any, NamedTuple, override
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Float, Int
+
+from mec_jax.envs.parameters import is_traced, number
+from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace, Simplex
+from mec_jax.physics.multi_exit import Costs, Options, chosen, edge_shares, split_costs, split_options
+from mec_jax.profiles.multi_exit import MultiExitProfile, load_multi_exit_profile
+
+BANDWIDTH_UNIT = 1e7
+"""bit/s; the observation of a bandwidth is the decimal logarithm in this unit, like the next ones."""
+DEVICE_SPEED_UNIT = 1e11  # FLOP/s
+EDGE_SPEED_UNIT = 1e12  # FLOP/s
+POWER_UNIT = 1.0  # W
+TRANSMIT_POWER_UNIT = 0.1  # W
+
+_VARIANTS = {"vgg16_image": "", "vgg16_video": "-Video", "vgg16_compressed": "-Compressed"}
+
+
+class AllocationAction(NamedTuple):
+    """Decision of one step. Splits out of range are clipped; shares are granted by `physics.multi_exit.edge_shares`."""
+
+    split: Int[Array, " device"]  # layers on the device: 0 = all at the edge, m = all on the device
+    share: Float[Array, " device"]  # of the edge, >= 0; scaled to sum to 1 over the devices with work there
+
+
+class Scenario(NamedTuple):
+    """What varies between and within episodes, as a controller sees it."""
+
+    bandwidth: Float[Array, ""]  # bit/s of each device's link
+    edge_speed: Float[Array, ""]  # FLOP/s
+    device_speed: Float[Array, " device"]  # FLOP/s
+    split: Int[Array, " device"]  # in force from the step before; m in the contextual bandit
+
+
+@struct.dataclass(kw_only=True)
+class State(environment.EnvState):
+    """The scenario, and what the episode has cost so far."""
+
+    time: Int[Array, ""]  # steps played
+    bandwidth: Float[Array, ""]  # bit/s
+    level: Int[Array, ""]  # of the bandwidth, in the Markov chain
+    edge_speed: Float[Array, ""]  # FLOP/s
+    device_speed: Float[Array, " device"]  # FLOP/s
+    split: Int[Array, " device"]  # of the step before; m at the start: nothing is deployed at the edge yet
+    cost: Float[Array, ""]  # sum over steps of the mean over devices
+    latency: Float[Array, ""]  # s, sum over steps of the mean over devices
+    energy: Float[Array, ""]  # J, sum over steps of the mean over devices
+    switches: Int[Array, ""]  # partitions changed
+
+
+@struct.dataclass(kw_only=True)
+class Params(environment.EnvParams):
+    """Every number of the problem. All are traced: replace, sweep or vmap any of them without recompiling."""
+
+    max_steps_in_episode: Int[Array, ""]  # steps until truncation
+    layer_flops: Float[Array, "device layer"]  # FLOP
+    branch_flops: Float[Array, "device layer"]  # FLOP of the exit after the layer
+    input_bits: Float[Array, " device"]  # bit of the raw input
+    feature_bits: Float[Array, "device layer"]  # bit sent if the split is after the layer; the last is never sent
+    exit_probability: Float[Array, "device layer"]  # of a task to leave by the exit if all are installed
+    exit_installed: Bool[Array, "device layer"]  # the last one always is
+    device_power: Float[Array, " device"]  # W while computing
+    transmit_power: Float[Array, " device"]  # W while sending
+    device_speed: Float[Array, " device"]  # FLOP/s, nominal
+    device_speed_spread: Float[Array, ""]  # an episode's speed is log-uniform in nominal / spread .. nominal * spread
+    edge_speed: Float[Array, ""]  # FLOP/s, nominal
+    edge_speed_spread: Float[Array, ""]  # as for the devices
+    latency_weight: Float[Array, " device"]  # w of w * seconds + (1 - w) * joules
+    bandwidth_min: Float[Array, ""]  # bit/s
+    bandwidth_max: Float[Array, ""]  # bit/s
+    bandwidth_levels: Int[Array, ""]  # of the Markov chain, spaced evenly in the logarithm
+    bandwidth_stay: Float[Array, ""]  # probability to stay at a level; the neighbours share the rest
+    switch_cost: Float[Array, ""]  # per device that changes its split, in units of cost
+    reference_cost: Float[Array, ""]  # what the reward divides by, in units of cost
+
+
+class MultiExitAllocation(environment.Environment[State, Params]):
+    """`MultiExitAllocation-v0` and its variants: split and share of the edge for every device.
+
+    A contextual bandit: an episode is one decision in a random scenario, and terminates. With `markov` the bandwidth
+    follows a Markov chain over the steps of an episode, which is truncated, and each device that changes its split
+    pays for the switch. Scenarios depend on keys alone and not on actions.
+
+    Reward: `-(sum of the devices' costs + switch_cost * partitions changed) / reference_cost`. By default the
+    reference is what the devices cost at nominal speed with everything local: that earns -1 a step.
+
+    Observation: log10(bandwidth / 10 Mbit/s) and log10(edge speed / 1 TFLOP/s), then per device, interleaved,
+    log10(speed / 100 GFLOP/s), log10(power / 1 W), log10(transmit power / 0.1 W), mean exit / m, and with `markov`
+    the split in force / m. `scenario` reads it back.
+
+    `info` holds, of the step and as means over devices, `cost`, `latency` (s) and `energy` (J), then `switches`
+    (partitions changed), and of the episode so far `episode_cost`, `episode_latency` and `episode_energy` (means over
+    steps of the same) and `episode_switches` (sum). Costs are those of the devices, without switches.
+
+    Args:
+        profile: Name or JSON file of a multi-exit profile (`mec_jax.profiles.multi_exit`): network and devices.
+        markov: Whether an episode is a bandwidth-Markov chain instead of one decision.
+
+    Raises:
+        ValueError: If the profile is unknown or malformed, or `markov` is no truth value.
+    """
+
+    def __init__(self, profile: str | os.PathLike[str] = "vgg16_image", markov: bool = False) -> None:
+        if not isinstance(markov, bool):
+            raise ValueError(f"markov is {markov!r}: it must be True or False")
+        self.profile: MultiExitProfile = load_multi_exit_profile(profile)
+        self.markov = markov
+        self.num_devices = self.profile.num_devices
+        self.num_layers = self.profile.num_layers
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:  # jit takes equal environments for one and compiles them once
+        return hash((type(self), self.profile, self.markov))
+
+    @property
+    @override
+    def name(self) -> str:
+        variant = _VARIANTS.get(self.profile.name, "")
+        return f"MultiExitAllocation{variant}{'-Markov' if self.markov else ''}-v0"
+
+    @property
+    @override
+    def default_params(self) -> Params:
+        return self.params()
+
+    def params(self, **numbers: Any) -> Params:
+        """The profile's numbers and, for what the paper leaves out, documented defaults, with some fields replaced.
+
+        Args:
+            **numbers: Fields of `Params`; a number where an array is due holds for all devices or layers.
+
+        Raises:
+            ValueError: If there is no such field, the shape does not fit or a value is out of range.
+        """
+        profile = self.profile
+        device, table = (self.num_devices,), (self.num_devices, self.num_layers)
+        # (default, shape, least, most); without a least value, numbers must be positive.
+        defaults: dict[str, tuple[Any, tuple[int, ...], float | None, float | None]] = {
+            # The paper has no episodes. Fifty steps see most levels of the bandwidth.
+            "max_steps_in_episode": (50 if self.markov else 1, (), 1, None),
+            "layer_flops": (profile.layer_flops, table, 0, None),
+            "branch_flops": (profile.branch_flops, table, 0, None),
+            "input_bits": (profile.input_bits, device, 0, None),
+            "feature_bits": (profile.feature_bits, table, 0, None),
+            "exit_probability": (profile.exit_probability, table, 0, 1),
+            # An exit that no task takes would only cost its own work.
+            "exit_installed": (np.array(profile.exit_probability) > 0, table, None, None),
+            "device_power": (profile.device_power, device, None, None),
+            "transmit_power": (profile.transmit_power, device, None, None),
+            "device_speed": (profile.device_speed, device, None, None),
+            # Modest: a device throttled or boosted by a fifth.
+            "device_speed_spread": (1.2, (), 1, None),
+            # f_e is not given. Near the sum of the devices' speeds (0.58 and 1.06 TFLOP/s in the tables), neither
+            # side is idle in the optimum and shares are scarce; benchmarks/reproduce/multi_exit.py sweeps it.
+            "edge_speed": (1e12, (), None, None),
+            # Other tenants of the server take up to a third, or leave as much more.
+            "edge_speed_spread": (1.5, (), 1, None),
+            # Time and energy count alike; the paper's weight is not given.
+            "latency_weight": (0.5, device, 0, 1),
+            # The range of the paper's figures.
+            "bandwidth_min": (1e6, (), None, None),
+            "bandwidth_max": (100e6, (), None, None),
+            # A step of the chain is about a factor of 2, and a level lasts five steps.
+            "bandwidth_levels": (7, (), 2, None),
+            "bandwidth_stay": (0.8, (), 0, 1),
+            # Some 5 to 10 % of what a device costs: enough that following every change does not pay.
+            "switch_cost": (0.02 if self.markov else 0.0, (), 0, None),
+        }
+        known = [*defaults, "reference_cost"]
+        if unknown := set(numbers) - set(known):
+            raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+        fields = {}
+        for name, (default, shape, least, most) in defaults.items():
+            kind = bool if name == "exit_installed" else int if isinstance(default, int) else float
+            fields[name] = number(name, numbers.get(name, default), shape, kind, least, most)
+        self._check(fields)
+        params = Params(**fields, reference_cost=jnp.ones_like(fields["edge_speed"]))
+        reference = numbers["reference_cost"] if "reference_cost" in numbers else self._local_cost(params)
+        return params.replace(reference_cost=number("reference_cost", reference, (), float))
+
+    def evaluation_params(self, params: Params | None = None) -> Params:
+        """The evaluation scenario: the training distribution, as the contexts of a bandit are what there is to meet.
+
+        Args:
+            params: What else holds; the defaults if absent.
+        """
+        return self.default_params if params is None else params
+
+    @override
+    def reset_env(self, key: Array, params: Params) -> tuple[Float[Array, " observation"], State]:
+        uniform = jax.random.uniform(key, (2 + self.num_devices,), params.edge_speed.dtype)
+        if self.markov:
+            level = (uniform[0] * params.bandwidth_levels).astype(jnp.int32)  # the chain's stationary distribution
+            bandwidth = self.bandwidth(level, params)
+        else:
+            level = jnp.zeros((), jnp.int32)
+            bandwidth = params.bandwidth_min * (params.bandwidth_max / params.bandwidth_min) ** uniform[0]
+        nothing = jnp.zeros_like(bandwidth)
+        state = State(
+            time=jnp.zeros((), jnp.int32),
+            bandwidth=bandwidth,
+            level=level,
+            edge_speed=params.edge_speed * params.edge_speed_spread ** (2 * uniform[1] - 1),
+            device_speed=params.device_speed * params.device_speed_spread ** (2 * uniform[2:] - 1),
+            split=jnp.full(self.num_devices, self.num_layers, jnp.int32),
+            cost=nothing,
+            latency=nothing,
+            energy=nothing,
+            switches=jnp.zeros((), jnp.int32),
+        )
+        return self.observe(key, state, None, params), state
+
+    @override
+    def step_env(
+        self, key: Array, state: State, action: AllocationAction, params: Params
+    ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+        split, share = self.valid_action(action)
+        now = Scenario(state.bandwidth, state.edge_speed, state.device_speed, state.split)
+        costs = self.costs(now, AllocationAction(split, share), params)
+        changed = jnp.sum(split != state.split)
+        reward = -(jnp.sum(costs.cost) + params.switch_cost * changed) / params.reference_cost
+
+        level, bandwidth = state.level, state.bandwidth
+        if self.markov:
+            level = self.next_level(key, level, params)
+            bandwidth = self.bandwidth(level, params)
+        cost, latency, energy = (jnp.mean(x) for x in (costs.cost, costs.latency, costs.energy))
+        state = state.replace(
+            time=state.time + 1,
+            bandwidth=bandwidth,
+            level=level,
+            split=split,
+            cost=state.cost + cost,
+            latency=state.latency + latency,
+            energy=state.energy + energy,
+            switches=state.switches + changed,
+        )
+        info = {
+            "cost": cost,
+            "latency": latency,
+            "energy": energy,
+            "switches": changed,
+            "episode_cost": state.cost / state.time,
+            "episode_latency": state.latency / state.time,
+            "episode_energy": state.energy / state.time,
+            "episode_switches": state.switches,
+        }
+        return self.observe(key, state, action, params), state, reward, self.is_terminated(state, params), info
+
+    @override
+    def observe(
+        self, key: Array, state: State, action: AllocationAction | None, params: Params
+    ) -> Float[Array, " observation"]:
+        exits = jnp.arange(1, self.num_layers + 1)
+        columns = [
+            jnp.log10(state.device_speed / DEVICE_SPEED_UNIT),
+            jnp.log10(params.device_power / POWER_UNIT),
+            jnp.log10(params.transmit_power / TRANSMIT_POWER_UNIT),
+            jnp.sum(params.exit_probability * exits, axis=1) / self.num_layers,
+        ]
+        if self.markov:
+            columns.append(state.split / self.num_layers)
+        common = [
+            jnp.log10(state.bandwidth / BANDWIDTH_UNIT),
+            jnp.log10(state.edge_speed / EDGE_SPEED_UNIT),
+        ]
+        dtype = params.edge_speed.dtype
+        return jnp.concatenate([jnp.stack(common), jnp.stack(columns, axis=1).reshape(-1)]).astype(dtype)
+
+    def scenario(self, observation: Float[Array, " observation"], params: Params) -> Scenario:
+        """What `observe` shows, read back to rounding errors: so that heuristics are policies of the observation."""
+        columns = observation[2:].reshape(self.num_devices, -1)
+        in_force = jnp.round(columns[:, 4] * self.num_layers) if self.markov else jnp.full(self.num_devices, jnp.inf)
+        return Scenario(
+            bandwidth=BANDWIDTH_UNIT * 10 ** observation[0],
+            edge_speed=EDGE_SPEED_UNIT * 10 ** observation[1],
+            device_speed=DEVICE_SPEED_UNIT * 10 ** columns[:, 0],
+            split=jnp.clip(in_force, 0, self.num_layers).astype(jnp.int32),
+        )
+
+    @override
+    def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:
+        return jnp.zeros((), bool) if self.markov else state.time >= 1
+
+    @override
+    def is_truncated(self, state: State, params: Params) -> Bool[Array, ""]:
+        # A bandit's episode is over after its decision, not cut off.
+        return super().is_truncated(state, params) if self.markov else jnp.zeros((), bool)
+
+    def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: Params) -> dict[str, Array]:
+        """What an episode cost, from the last step's `info`: means over steps and devices of cost, s and J.
+
+        With `markov` also `switches`, the partitions changed per step.
+        """
+        measures = {name: info[f"episode_{name}"] for name in ("cost", "latency", "energy")}
+        if self.markov:
+            measures["switches"] = info["episode_switches"] / frames
+        return measures
+
+    @override
+    def action_space(self, params: Params) -> NamedTupleSpace:
+        splits = DiscreteArray(self.num_layers + 1, (self.num_devices,))
+        return NamedTupleSpace(AllocationAction, (splits, Simplex(self.num_devices, params.edge_speed.dtype)))
+
+    @override
+    def observation_space(self, params: Params) -> spaces.Box:
+        size = 2 + self.num_devices * (5 if self.markov else 4)
+        return spaces.Box(-jnp.inf, jnp.inf, (size,), params.edge_speed.dtype)
+
+    def options(self, scenario: Scenario, params: Params) -> Options:
+        """Costs of every split of every device."""
+        return split_options(
+            params.layer_flops,
+            params.branch_flops,
+            params.input_bits,
+            params.feature_bits,
+            params.exit_probability,
+            params.exit_installed,
+            scenario.device_speed,
+            params.device_power,
+            params.transmit_power,
+            scenario.bandwidth,
+        )
+
+    def costs(self, scenario: Scenario, action: AllocationAction, params: Params) -> Costs:
+        """Costs of a `valid_action`, each device on its own, without switches."""
+        options = self.options(scenario, params)
+        share = edge_shares(action.share, chosen(options.edge_work, action.split))
+        return split_costs(options, action.split, share, scenario.edge_speed, params.latency_weight)
+
+    def bandwidth(self, level: Int[Array, ""], params: Params) -> Float[Array, ""]:
+        """bit/s at a level of the Markov chain."""
+        position = level / (params.bandwidth_levels - 1)
+        return params.bandwidth_min * (params.bandwidth_max / params.bandwidth_min) ** position
+
+    def next_level(self, key: Array, level: Int[Array, ""], params: Params) -> Int[Array, ""]:
+        """One step of the Markov chain, a lazy random walk; at an end, a step out of it stays."""
+        uniform = jax.random.uniform(key, (), params.edge_speed.dtype)
+        leave = (1 - params.bandwidth_stay) / 2
+        step = jnp.where(uniform < leave, -1, jnp.where(uniform >= 1 - leave, 1, 0))
+        return jnp.clip(level + step, 0, params.bandwidth_levels - 1)
+
+    def valid_action(self, action: AllocationAction) -> AllocationAction:
+        """The action, with splits clipped to what is possible.
+
+        Raises:
+            ValueError: If a part is not of shape `[device]`.
+        """
+        device = (self.num_devices,)
+        shapes = [jnp.shape(part) for part in action]
+        if shapes != [device, device]:
+            raise ValueError(
+                f"action of shapes {shapes}: it must be AllocationAction(split, share) of shape {device} each; "
+                "use jax.vmap for a batch"
+            )
+        split, share = action
+        return AllocationAction(jnp.clip(jnp.asarray(split, jnp.int32), 0, self.num_layers), jnp.asarray(share))
+
+    def _local_cost(self, params: Params) -> Float[Array, ""]:
+        split = jnp.full(self.num_devices, self.num_layers, jnp.int32)
+        nominal = Scenario(params.bandwidth_max, params.edge_speed, params.device_speed, split)
+        return jnp.sum(self.costs(nominal, AllocationAction(split, jnp.zeros(self.num_devices)), params).cost)
+
+    def _check(self, fields: dict[str, Array]) -> None:
+        low, high = fields["bandwidth_min"], fields["bandwidth_max"]
+        if not is_traced(low) and not is_traced(high) and low > high:
+            raise ValueError(f"bandwidth_min {low} exceeds bandwidth_max {high}: swap them, or give both")
+        exits, installed = fields["exit_probability"], fields["exit_installed"]
+        if not is_traced(exits) and not np.allclose(np.sum(exits, axis=1), 1, atol=1e-3):
+            sums = ", ".join(f"{total:g}" for total in np.sum(exits, axis=1))
+            raise ValueError(f"exit_probability sums to {sums} over the layers: it must sum to 1 for each device")
+        if not is_traced(installed) and not np.all(np.asarray(installed)[:, -1]):
+            raise ValueError("exit_installed is False at the last layer: the tasks that are left leave there")
+
+
+video = partial(MultiExitAllocation, profile="vgg16_video")
+compressed = partial(MultiExitAllocation, profile="vgg16_compressed")
+markov = partial(MultiExitAllocation, markov=True)
+video_markov = partial(MultiExitAllocation, profile="vgg16_video", markov=True)
+compressed_markov = partial(MultiExitAllocation, profile="vgg16_compressed", markov=True)
