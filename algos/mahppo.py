@@ -7,7 +7,6 @@ Where the paper and the authors' public code differ, `Config` names both; `REFER
 tuned for wall time on a CPU.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, cast
@@ -19,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from algos.networks import MLP, StackedDense, init_parameters
+from algos.rollout import Ended, Scalar, Transition, discounted_sum, play, start
+from algos.trainer import Metrics, Trainer, descend, in_chunks, schedule, shuffled
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.evaluation import Policy
-
-type Scalar = float | Float[Array, ""]
 
 
 @dataclass(frozen=True)
@@ -201,40 +200,6 @@ class TrainState(NamedTuple):
     update: Int[Array, ""]  # updates done
 
 
-class Metrics(NamedTuple):
-    """Of one update."""
-
-    frames: Int[Array, ""]  # environment frames so far
-    episode_return: Float[Array, ""]  # mean over the episodes that ended; NaN if none did
-    actor_loss: Float[Array, ""]
-    critic_loss: Float[Array, ""]
-    entropy: Float[Array, ""]  # nat per UE
-    kl: Float[Array, ""]  # nat per UE, old to new policy
-    clipped: Float[Array, ""]  # share of ratios outside the clip range
-
-
-class Transition(NamedTuple):
-    """One frame of one environment, and after `learn` what it is worth."""
-
-    observation: Float[Array, " observation"]
-    final_observation: Float[Array, " observation"]  # the next one, before any auto-reset
-    action: OffloadAction
-    log_prob: OffloadAction  # of each head
-    reward: Float[Array, ""]
-    terminated: Bool[Array, ""]
-    done: Bool[Array, ""]
-
-
-class Trainer(NamedTuple):
-    """`train` runs everything in one jit; `init` and `run` are the same in chunks, for a host loop."""
-
-    init: Callable[[HParams, Params, Array], TrainState]
-    run: Callable[[TrainState, HParams, Params], tuple[TrainState, Metrics]]
-    train: Callable[[HParams, Params, Array], tuple[TrainState, Metrics]]
-    num_chunks: int
-    num_frames: int  # environment frames of all chunks
-
-
 def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
     """Build the pure functions of a MAHPPO run.
 
@@ -242,26 +207,10 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
         env: The environment; its numbers come as `env_params`.
         config: Shapes and code paths.
 
-    Returns:
-        `init(hparams, env_params, key)`, `run(state, hparams, env_params)` for one chunk with metrics [update], and
-        `train(hparams, env_params, key)` for all chunks. All can be jitted, and vmapped over keys, `HParams` and env
-        parameters.
-
     Raises:
         ValueError: If the counts of `config` do not fit together.
     """
-    for name in ("num_envs", "rollout", "epochs", "minibatches", "updates_per_chunk", "trunk", "head", "critic"):
-        count = getattr(config, name)
-        if min(count, default=1) < 1 if isinstance(count, tuple) else count < 1:
-            raise ValueError(f"{name} is {count}: it must be at least 1")
-    batch = config.num_envs * config.rollout
-    if batch % config.minibatches:
-        raise ValueError(
-            f"{config.minibatches} minibatches do not divide {config.num_envs} environments x {config.rollout} "
-            "frames: change one of them"
-        )
-    num_chunks = max(1, config.num_frames // (batch * config.updates_per_chunk))
-    num_updates = num_chunks * config.updates_per_chunk
+    plan = schedule(config)
     actors = make_actors(env, config)
     critic = MLP((*config.critic, 1))
 
@@ -273,9 +222,7 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
 
     def init(hparams: HParams, env_params: Params, key: Array) -> TrainState:
         key, actor_key, critic_key, reset_key = jax.random.split(key, 4)
-        observation, env_state = jax.vmap(env.reset, in_axes=(0, None))(
-            jax.random.split(reset_key, config.num_envs), env_params
-        )
+        env_state, observation, episode_return = start(env, env_params, reset_key, config.num_envs)
         heads = ("cut_1", "channel_1", "power_1")
         actor_params = init_parameters(actors, actor_key, observation[:1], env_params.power_max, small=heads)
         critic_params = init_parameters(critic, critic_key, read(config.inputs, observation[:1]))
@@ -287,51 +234,32 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
             adam.init(critic_params),
             env_state,
             observation,
-            jnp.zeros(config.num_envs),
+            episode_return,
             key,
             jnp.zeros((), jnp.int32),
         )
 
-    def rollout(
-        state: TrainState, env_params: Params
-    ) -> tuple[TrainState, Transition, tuple[Float[Array, ""], Int[Array, ""]]]:
-        def frame(carry: tuple, key: Array) -> tuple[tuple, tuple]:
-            env_state, observation, episode_return = carry
-            action_key, step_key = jax.random.split(key)
+    def rollout(state: TrainState, env_params: Params) -> tuple[TrainState, Transition, Ended]:
+        def draw(observation: Array, key: Array) -> tuple[OffloadAction, OffloadAction, OffloadAction]:
             policy = act(state.actors, observation, env_params)
-            action = policy.sample(seed=action_key)
-            next_observation, env_state, reward, terminated, truncated, info = jax.vmap(
-                env.step, in_axes=(0, 0, 0, None)
-            )(jax.random.split(step_key, config.num_envs), env_state, action, env_params)
-            done = terminated | truncated
-            transition = Transition(
-                observation,
-                info["final_observation"],
-                action,
-                head_log_probs(policy, action),
-                reward,
-                terminated,
-                done,
-            )
-            episode_return = episode_return + reward
-            ended = (jnp.sum(jnp.where(done, episode_return, 0)), jnp.sum(done))
-            return (env_state, next_observation, jnp.where(done, 0, episode_return)), (transition, ended)
+            action = policy.sample(seed=key)
+            return action, action, head_log_probs(policy, action)
 
         key, rollout_key = jax.random.split(state.key)
-        carry = (state.env_state, state.observation, state.episode_return)
-        carry, (transitions, ended) = jax.lax.scan(frame, carry, jax.random.split(rollout_key, config.rollout))
-        env_state, observation, episode_return = carry
+        running = (state.env_state, state.observation, state.episode_return)
+        running, transitions, ended = play(env, env_params, draw, running, rollout_key, config.rollout)
+        env_state, observation, episode_return = running
         state = state._replace(env_state=env_state, observation=observation, episode_return=episode_return, key=key)
-        return state, transitions, jax.tree.map(jnp.sum, ended)
+        return state, transitions, ended
 
     def update(state: TrainState, hparams: HParams, env_params: Params) -> tuple[TrainState, Metrics]:
-        state, transitions, (return_sum, ended) = rollout(state, env_params)
+        state, transitions, ended = rollout(state, env_params)
         value = evaluate(state.critic, transitions.observation)
         next_value = evaluate(state.critic, transitions.final_observation)
         advantage, target = advantages(config, hparams, transitions, value, next_value)
         advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-        samples = jax.tree.map(lambda x: x.reshape(batch, *x.shape[2:]), (transitions, advantage, target))
-        fraction = state.update / num_updates
+        samples = jax.tree.map(lambda x: x.reshape(plan.batch, *x.shape[2:]), (transitions, advantage, target))
+        fraction = state.update / plan.num_updates
         lr_scale = 1 - fraction * (1 - hparams.final_lr)
         entropy_scale = 1 - fraction * (1 - hparams.final_entropy)
 
@@ -359,28 +287,24 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
             transition, _, target = sample
             return jnp.mean((evaluate(params, transition.observation) - target) ** 2)
 
-        def descend(params: PyTree, gradient: PyTree, opt: optax.OptState, lr: Scalar) -> tuple:
-            norm = optax.tree.norm(gradient)
-            gradient = jax.tree.map(lambda g: g * jnp.minimum(1, hparams.max_grad_norm / (norm + 1e-12)), gradient)
-            step, opt = optax.scale_by_adam(eps=hparams.adam_eps).update(gradient, opt)
-            return jax.tree.map(lambda p, s: p - lr * lr_scale * s, params, step), opt
+        def step(params: PyTree, gradient: PyTree, opt: optax.OptState, lr: Scalar) -> tuple[PyTree, optax.OptState]:
+            return descend(params, gradient, opt, lr * lr_scale, hparams.max_grad_norm, hparams.adam_eps)
 
         def minibatch(carry: tuple, index: Int[Array, " sample"]) -> tuple[tuple, tuple]:
             actor_params, critic_params, actors_opt, critic_opt = carry
             sample = jax.tree.map(lambda x: x[index], samples)
             (a_loss, extra), a_gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor_params, sample)
             c_loss, c_gradient = jax.value_and_grad(critic_loss)(critic_params, sample)
-            actor_params, actors_opt = descend(actor_params, a_gradient, actors_opt, hparams.actor_lr)
-            critic_params, critic_opt = descend(critic_params, c_gradient, critic_opt, hparams.critic_lr)
+            actor_params, actors_opt = step(actor_params, a_gradient, actors_opt, hparams.actor_lr)
+            critic_params, critic_opt = step(critic_params, c_gradient, critic_opt, hparams.critic_lr)
             return (actor_params, critic_params, actors_opt, critic_opt), (a_loss, c_loss, *extra)
 
         key, index_key = jax.random.split(state.key)
-        shape = (config.epochs * config.minibatches, batch // config.minibatches)
         if config.sampling == "draws":
-            indices = jax.random.randint(index_key, shape, 0, batch)
+            shape = (config.epochs * config.minibatches, plan.batch // config.minibatches)
+            indices = jax.random.randint(index_key, shape, 0, plan.batch)
         else:
-            order = jax.random.bits(index_key, (config.epochs, batch))
-            indices = jnp.argsort(order, axis=1).reshape(shape)
+            indices = shuffled(index_key, config.epochs, config.minibatches, plan.batch)
         carry = (state.actors, state.critic, state.actors_opt, state.critic_opt)
         carry, losses = jax.lax.scan(minibatch, carry, indices)
         actor_params, critic_params, actors_opt, critic_opt = carry
@@ -393,22 +317,10 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
             update=state.update + 1,
         )
         a_loss, c_loss, entropy, kl, clipped = jax.tree.map(jnp.mean, losses)
-        episode_return = jnp.where(ended > 0, return_sum / ended, jnp.nan)
-        frames = state.update * batch
-        return state, Metrics(frames, episode_return, a_loss, c_loss, entropy, kl, clipped)
+        frames = state.update * plan.batch
+        return state, Metrics(frames, ended.mean_return(), a_loss, c_loss, entropy, kl, clipped)
 
-    def run(state: TrainState, hparams: HParams, env_params: Params) -> tuple[TrainState, Metrics]:
-        return jax.lax.scan(lambda state, _: update(state, hparams, env_params), state, length=config.updates_per_chunk)
-
-    def train(hparams: HParams, env_params: Params, key: Array) -> tuple[TrainState, Metrics]:
-        state, metrics = jax.lax.scan(
-            lambda state, _: run(state, hparams, env_params),
-            init(hparams, env_params, key),
-            length=num_chunks,
-        )
-        return state, jax.tree.map(jnp.concatenate, metrics)
-
-    return Trainer(init, run, train, num_chunks, num_updates * batch)
+    return in_chunks(init, update, config.updates_per_chunk, plan)
 
 
 def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
@@ -456,17 +368,10 @@ def advantages(
         carry = reward + hparams.gamma * jnp.where(goes_on > 0, carry, next_value)
         return carry, carry
 
-    def discounted_sum(delta: Float[Array, "frame env"], decay: Scalar) -> Float[Array, "frame env"]:
-        def step(carry: Array, x: tuple) -> tuple[Array, Array]:
-            carry = x[0] + decay * x[1] * carry
-            return carry, carry
-
-        return jax.lax.scan(step, jnp.zeros_like(delta[0]), (delta, goes_on), reverse=True)[1]
-
     monte_carlo = jax.lax.scan(returns, next_value[-1], (transitions.reward, goes_on, next_value), reverse=True)[1]
     decay = hparams.gae_lambda * (1.0 if config.advantage == "reference" else hparams.gamma)
     baseline = monte_carlo if config.advantage == "paper" else value
-    advantage = discounted_sum(one_step - baseline, decay)
+    advantage = discounted_sum(one_step - baseline, decay, transitions.done)
     if config.value_target == "gae":
         return advantage, advantage + value
     return advantage, monte_carlo if config.value_target == "monte_carlo" else one_step

@@ -28,16 +28,20 @@ class StackedDense(nn.Module):
         return jnp.einsum("bi,nio->nbo" if x.ndim == 2 else "nbi,nio->nbo", x, kernel) + bias[:, None]
 
 
+ACTIVATIONS = {"relu": nn.relu, "tanh": nn.tanh}
+
+
 class MLP(nn.Module):
-    """Dense layers with ReLU between them."""
+    """Dense layers with a nonlinearity between them."""
 
     features: Sequence[int]
+    activation: str = "relu"
 
     @nn.compact
     def __call__(self, x: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
         """Apply the layers to the last axis."""
         for features in self.features[:-1]:
-            x = nn.relu(nn.Dense(features)(x))
+            x = ACTIVATIONS[self.activation](nn.Dense(features)(x))
         return nn.Dense(self.features[-1])(x)
 
 

@@ -1,0 +1,306 @@
+"""PPO (Schulman et al. 2017) for any environment of the suite and of gymnax.
+
+One actor decides all parts of the action at once, with one factored distribution (`algos.distributions`); one critic.
+An environment may have a method `action_mask(observation, params)` that returns, by name of a part of the action,
+which choices are allowed.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int, PyTree
+
+from algos.distributions import heads_of, hybrid, to_action
+from algos.networks import ACTIVATIONS, MLP, StackedDense, init_parameters
+from algos.normalise import Moments, merge, moments, standardise
+from algos.rollout import Ended, Transition, gae, play, start
+from algos.trainer import Metrics, Trainer, descend, in_chunks, schedule, shuffled
+from mec_jax.evaluation import Policy
+
+
+@dataclass(frozen=True)
+class Config:
+    """What sets shapes and code paths: changing any of it compiles a new program."""
+
+    num_frames: int = 500_000  # environment frames in all
+    num_envs: int = 64  # environments side by side
+    rollout: int = 32  # frames of each environment per update
+    epochs: int = 4  # passes over the rollout per update
+    minibatches: int = 4  # per pass
+    updates_per_chunk: int = 10  # evaluation, logs and checkpoints come between chunks
+    trunk: tuple[int, ...] = (64, 64)  # hidden layers of the actor
+    critic: tuple[int, ...] = (64, 64)  # hidden layers
+    activation: Literal["tanh", "relu"] = "tanh"
+    normalise_observation: bool = True  # by running moments
+    normalise_reward: bool = False  # by the running standard deviation of the discounted return
+
+
+@struct.dataclass
+class HParams:
+    """Traced numbers: sweep them with `jax.vmap` without recompiling."""
+
+    actor_lr: float = 1e-3
+    critic_lr: float = 1e-3
+    final_lr: float = 0.0  # fraction of the learning rates reached at the end, linearly
+    clip: float = 0.2
+    entropy: float = 1e-2  # bonus, per nat of all parts of the action
+    final_entropy: float = 0.0  # fraction of the entropy bonus reached at the end, linearly
+    log_std: float = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    max_grad_norm: float = 0.5  # of the actor and, apart from it, of the critic
+    adam_eps: float = 1e-5
+
+
+PRESETS = {
+    "fast": (Config(), HParams()),
+    "continuous": (
+        Config(num_frames=1_000_000, normalise_reward=True),
+        HParams(entropy=0.0, gamma=0.95),
+    ),
+    "bandit": (
+        Config(num_envs=2048, rollout=1, trunk=(128, 128), critic=(128, 128)),
+        HParams(gamma=0.0),
+    ),
+}
+"""`fast` for discrete actions, `continuous` for Boxes, `bandit` for episodes of one frame."""
+
+
+class Constant(nn.Module):
+    """Numbers that no input changes."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self) -> Float[Array, " features"]:
+        """The numbers."""
+        return self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+class Actor(nn.Module):
+    """Network outputs of an action's parts, and the logarithms of the Gaussians' standard deviations.
+
+    Parameters are `trunk_I` and `head`, each with a `kernel` [1, inputs, outputs] and a `bias` [1, outputs], and
+    `log_std` with a `bias`.
+    """
+
+    trunk: tuple[int, ...]
+    num_outputs: int
+    num_gaussians: int
+    activation: str
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "batch observation"]) -> tuple[Float[Array, "batch output"], Array]:
+        """Outputs for all parts, one after the other, and the logarithms."""
+        for i, features in enumerate(self.trunk):
+            x = ACTIVATIONS[self.activation](StackedDense(1, features, name=f"trunk_{i}")(x))
+        outputs = StackedDense(1, self.num_outputs, name="head")(x)[0]
+        return outputs, Constant(self.num_gaussians, name="log_std")()
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on."""
+
+    actor: PyTree
+    critic: PyTree
+    actor_opt: optax.OptState
+    critic_opt: optax.OptState
+    observations: Moments  # of all observations before this rollout
+    returns: Moments  # of discounted returns
+    discounted_return: Float[Array, " env"]  # of the running episodes, for `returns`
+    env_state: PyTree  # [env]
+    observation: PyTree  # [env]
+    episode_return: Float[Array, " env"]  # of the running episodes
+    key: Array
+    update: Int[Array, ""]  # updates done
+
+
+def make_trainer(env: Any, config: Config) -> Trainer:
+    """Build the pure functions of a PPO run.
+
+    Args:
+        env: A gymnax environment; its numbers come as `env_params`.
+        config: Shapes and code paths.
+
+    Raises:
+        ValueError: If the counts of `config` do not fit together, or there is no distribution for the actions.
+    """
+    plan = schedule(config)
+    actor = make_actor(env, config)
+    critic = MLP((*config.critic, 1), config.activation)
+
+    def read(state: TrainState, observation: Float[Array, "batch observation"]) -> Float[Array, "batch observation"]:
+        return standardise(state.observations, observation) if config.normalise_observation else observation
+
+    def init(hparams: HParams, env_params: PyTree, key: Array) -> TrainState:
+        key, actor_key, critic_key, reset_key = jax.random.split(key, 4)
+        env_state, observation, episode_return = start(env, env_params, reset_key, config.num_envs)
+        inputs = flat(observation)
+        actor_params = init_parameters(actor, actor_key, inputs[:1], small=("head",))
+        actor_params["params"]["log_std"]["bias"] += hparams.log_std
+        critic_params = init_parameters(critic, critic_key, inputs[:1])
+        adam = optax.scale_by_adam(eps=hparams.adam_eps)
+        return TrainState(
+            actor=actor_params,
+            critic=critic_params,
+            actor_opt=adam.init(actor_params),
+            critic_opt=adam.init(critic_params),
+            observations=moments(inputs),
+            returns=Moments(jnp.zeros(()), jnp.ones(()), jnp.array(1e-4)),
+            discounted_return=jnp.zeros(config.num_envs),
+            env_state=env_state,
+            observation=observation,
+            episode_return=episode_return,
+            key=key,
+            update=jnp.zeros((), jnp.int32),
+        )
+
+    def rollout(state: TrainState, env_params: PyTree) -> tuple[TrainState, Transition, Ended]:
+        def draw(observation: PyTree, key: Array) -> tuple[PyTree, PyTree, Array]:
+            policy = distribution(env, env_params, actor, state.actor, read(state, flat(observation)), observation)
+            raw, log_prob = policy.sample_and_log_prob(seed=key)
+            return jax.vmap(partial(to_action, env.action_space(env_params)))(raw), raw, log_prob
+
+        key, rollout_key = jax.random.split(state.key)
+        running = (state.env_state, state.observation, state.episode_return)
+        running, transitions, ended = play(env, env_params, draw, running, rollout_key, config.rollout)
+        env_state, observation, episode_return = running
+        state = state._replace(env_state=env_state, observation=observation, episode_return=episode_return, key=key)
+        return state, transitions, ended
+
+    def scaled_rewards(state: TrainState, transitions: Transition, gamma: Any) -> tuple[TrainState, Transition]:
+        """Rewards divided by the standard deviation of the discounted return, of which this updates the moments."""
+
+        def add(carry: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
+            reward, done = x
+            carry = gamma * carry + reward
+            return jnp.where(done, 0, carry), carry
+
+        last, returns = jax.lax.scan(add, state.discounted_return, (transitions.reward, transitions.done))
+        merged = merge(state.returns, moments(returns.reshape(-1)))
+        reward = transitions.reward / jnp.sqrt(merged.var + 1e-8)
+        return state._replace(returns=merged, discounted_return=last), transitions._replace(reward=reward)
+
+    def update(state: TrainState, hparams: HParams, env_params: PyTree) -> tuple[TrainState, Metrics]:
+        state, transitions, ended = rollout(state, env_params)
+        if config.normalise_reward:
+            state, transitions = scaled_rewards(state, transitions, hparams.gamma)
+        frames = jax.tree.map(lambda x: x.reshape(plan.batch, *x.shape[2:]), transitions)
+        inputs = flat(frames.observation)
+        observation = read(state, inputs)
+
+        def values(x: Float[Array, "batch observation"]) -> Float[Array, "frame env"]:
+            return cast(Array, critic.apply(state.critic, x)).reshape(transitions.reward.shape)
+
+        value, next_value = values(observation), values(read(state, flat(frames.final_observation)))
+        advantage = gae(transitions, value, next_value, hparams.gamma, hparams.gae_lambda)
+        target = (advantage + value).reshape(-1)
+        advantage = ((advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)).reshape(-1)
+        samples = (frames.observation, observation, frames.action, frames.log_prob, advantage, target)
+        fraction = state.update / plan.num_updates
+        lr_scale = 1 - fraction * (1 - hparams.final_lr)
+        entropy_scale = 1 - fraction * (1 - hparams.final_entropy)
+
+        def actor_loss(params: PyTree, sample: tuple) -> tuple[Float[Array, ""], tuple]:
+            seen, observation, action, old_log_prob, advantage, _ = sample
+            policy = distribution(env, env_params, actor, params, observation, seen)
+            log_ratio = policy.log_prob(action) - old_log_prob
+            ratio, entropy = jnp.exp(log_ratio), jnp.mean(policy.entropy())
+            clipped = jnp.clip(ratio, 1 - hparams.clip, 1 + hparams.clip)
+            surrogate = jnp.minimum(ratio * advantage, clipped * advantage)
+            return -jnp.mean(surrogate) - entropy_scale * hparams.entropy * entropy, (
+                entropy,
+                jnp.mean(ratio - 1 - log_ratio),
+                jnp.mean(jnp.abs(ratio - 1) > hparams.clip),
+            )
+
+        def critic_loss(params: PyTree, sample: tuple) -> Float[Array, ""]:
+            observation, target = sample[1], sample[-1]
+            return jnp.mean((cast(Array, critic.apply(params, observation))[..., 0] - target) ** 2)
+
+        def minibatch(carry: tuple, index: Int[Array, " sample"]) -> tuple[tuple, tuple]:
+            actor_params, critic_params, actor_opt, critic_opt = carry
+            sample = jax.tree.map(lambda x: x[index], samples)
+            (a_loss, extra), a_gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor_params, sample)
+            c_loss, c_gradient = jax.value_and_grad(critic_loss)(critic_params, sample)
+            limits = (hparams.max_grad_norm, hparams.adam_eps)
+            actor_params, actor_opt = descend(actor_params, a_gradient, actor_opt, hparams.actor_lr * lr_scale, *limits)
+            critic_params, critic_opt = descend(
+                critic_params, c_gradient, critic_opt, hparams.critic_lr * lr_scale, *limits
+            )
+            return (actor_params, critic_params, actor_opt, critic_opt), (a_loss, c_loss, *extra)
+
+        key, index_key = jax.random.split(state.key)
+        indices = shuffled(index_key, config.epochs, config.minibatches, plan.batch)
+        carry = (state.actor, state.critic, state.actor_opt, state.critic_opt)
+        carry, losses = jax.lax.scan(minibatch, carry, indices)
+        actor_params, critic_params, actor_opt, critic_opt = carry
+        state = state._replace(
+            actor=actor_params,
+            critic=critic_params,
+            actor_opt=actor_opt,
+            critic_opt=critic_opt,
+            observations=merge(state.observations, moments(inputs)),
+            key=key,
+            update=state.update + 1,
+        )
+        metrics = Metrics(state.update * plan.batch, ended.mean_return(), *jax.tree.map(jnp.mean, losses))
+        return state, metrics
+
+    return in_chunks(init, update, config.updates_per_chunk, plan)
+
+
+def make_actor(env: Any, config: Config) -> Actor:
+    """The actor network of `config` for `env`."""
+    heads = heads_of(env.action_space(env.default_params))
+    gaussians = sum(head.num_entries for head in heads if head.kind != "categorical")
+    return Actor(config.trunk, sum(head.num_outputs for head in heads), gaussians, config.activation)
+
+
+def distribution(
+    env: Any,
+    env_params: PyTree,
+    actor: Actor,
+    parameters: PyTree,
+    inputs: Float[Array, "batch observation"],
+    observation: PyTree,
+) -> distrax.Joint:
+    """Distribution of raw actions [batch], from what the network reads and, for masks, the observations."""
+    outputs, log_std = cast(tuple[Array, Array], actor.apply(parameters, inputs))
+    allowed = getattr(env, "action_mask", None)
+    masks = jax.vmap(allowed, in_axes=(0, None))(observation, env_params) if allowed else None
+    return hybrid(heads_of(env.action_space(env_params)), outputs, log_std, masks)
+
+
+def flat(observation: PyTree) -> Float[Array, "batch observation"]:
+    """Observations, [batch] of any structure, as one vector each."""
+    leaves = [jnp.asarray(x, float) for x in jax.tree.leaves(observation)]
+    return jnp.concatenate([x.reshape(x.shape[0], -1) for x in leaves], axis=1)
+
+
+def make_policy(env: Any, config: Config, deterministic: bool = False) -> Policy:
+    """The policy of a trained actor for `mec_jax.evaluation`: its parameters are those of `policy_params`."""
+    return partial(_act, env, make_actor(env, config), config.normalise_observation, deterministic)
+
+
+def policy_params(state: TrainState, env_params: PyTree) -> tuple[PyTree, Moments, PyTree]:
+    """What the policy of `make_policy` reads."""
+    return state.actor, state.observations, env_params
+
+
+def _act(
+    env: Any, actor: Actor, normalise: bool, deterministic: bool, parameters: tuple, observation: PyTree, key: Array
+) -> PyTree:
+    actor_params, observed, env_params = parameters
+    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
+    inputs = standardise(observed, flat(batch)) if normalise else flat(batch)
+    policy = distribution(env, env_params, actor, actor_params, inputs, batch)
+    raw = policy.mode() if deterministic else policy.sample(seed=key)
+    return to_action(env.action_space(env_params), tuple(part[0] for part in raw))
