@@ -66,8 +66,8 @@ def layer_table(
 
     Args:
         network: One of `NETWORKS`. "alexnet", "vgg11", "vgg16", "resnet18" and "mobilenet_v2" are torchvision's,
-            "mobilenet_v1" is Table 1 of Howard et al. 2017 and "coknight_resnet" the network that the authors of Dai
-            et al. 2022 (github.com/daihao42/coknight) train on 4x84x84 Atari frames, with two blocks a stage; its
+            "mobilenet_v1" is Table 1 of Howard et al. 2017. "coknight_resnet" is the one for 4x84x84 Atari frames in
+            the code of Dai et al. 2022 (github.com/daihao42/coknight), with two blocks in each of its five stages; its
             policy is counted without the last reward, one more input, and its value head is left out.
         image: Channels, height and width of the input.
         num_classes: Outputs of the last layer.
