@@ -152,6 +152,8 @@ class MultiExitAllocation(environment.Environment[State, Params]):
         """
         profile = self.profile
         device, table = (self.num_devices,), (self.num_devices, self.num_layers)
+        installed = np.array(profile.exit_probability) > 0
+        installed[:, -1] = True
         # (default, shape, least, most); without a least value, numbers must be positive.
         defaults: dict[str, tuple[Any, tuple[int, ...], float | None, float | None]] = {
             # The paper has no episodes. Fifty steps see most levels of the bandwidth.
@@ -162,7 +164,7 @@ class MultiExitAllocation(environment.Environment[State, Params]):
             "feature_bits": (profile.feature_bits, table, 0, None),
             "exit_probability": (profile.exit_probability, table, 0, 1),
             # An exit that no task takes would only cost its own work.
-            "exit_installed": (np.array(profile.exit_probability) > 0, table, None, None),
+            "exit_installed": (installed, table, None, None),
             "device_power": (profile.device_power, device, None, None),
             "transmit_power": (profile.transmit_power, device, None, None),
             "device_speed": (profile.device_speed, device, None, None),
