@@ -87,6 +87,6 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
 
 
 def _row(metrics: mahppo.Metrics, evaluation: Episodes) -> dict[str, float]:
-    evaluated = {f"evaluation/{name}": float(np.mean(value)) for name, value in evaluation._asdict().items()}
+    evaluated = {f"evaluation/{name}": float(np.mean(value)) for name, value in evaluation.columns().items()}
     trained = {f"training/{name}": float(value[-1]) for name, value in metrics._asdict().items() if name != "frames"}
     return evaluated | trained

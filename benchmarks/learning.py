@@ -76,7 +76,7 @@ def train(preset: str, num_ues: int, seeds: range, num_frames: int | None, episo
         "seeds": list(seeds),
         "frames": frames,
         "curve": np.stack(curve, axis=1).tolist(),  # [seed, chunk]
-        "episodes": {name: np.mean(x, axis=1).tolist() for name, x in final._asdict().items()},  # [seed]
+        "episodes": {name: np.mean(x, axis=1).tolist() for name, x in final.columns().items()},  # [seed]
         "config": dataclasses.asdict(config),
         "machine": machine(),
     }

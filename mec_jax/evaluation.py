@@ -31,16 +31,26 @@ class Policy(Hashable, Protocol):
 
 
 class Episodes(NamedTuple):
-    """What whole episodes cost. If no task is finished, costs per task are those of one."""
+    """What whole episodes cost. `episodes.latency` is short for `episodes.measures["latency"]`."""
 
     episode_return: Float[Array, " episode"]  # sum of rewards, undiscounted
     frames: Int[Array, " episode"]
-    finished: Int[Array, " episode"]  # tasks
-    latency: Float[Array, " episode"]  # s per task as in the paper: frames * frame time * UEs / tasks
-    task_latency: Float[Array, " episode"]  # s per task, mean of the true times
-    energy: Float[Array, " episode"]  # J per task
-    objective: Float[Array, " episode"]  # s, P1 (eq. 10)
-    terminated: Bool[Array, " episode"]  # all tasks finished; if not, the costs are of a part
+    terminated: Bool[Array, " episode"]  # the problem came to its end; if not, the costs are of a part
+    measures: dict[str, Array]  # [episode] each: what `env.measures` says, if the environment has that
+
+    def __getattr__(self, name: str) -> Array:
+        if isinstance(self.measures, dict) and name in self.measures:
+            return self.measures[name]
+        raise AttributeError(f"episodes have no {name!r}: choose from {', '.join(Episodes._fields)} or a measure")
+
+    def columns(self) -> dict[str, Array]:
+        """All of it by name."""
+        return {
+            "episode_return": self.episode_return,
+            "frames": self.frames,
+            "terminated": self.terminated,
+            **self.measures,
+        }
 
 
 def evaluation_keys(num_episodes: int) -> Array:
@@ -57,7 +67,7 @@ def play_episodes(env: Any, params: Any, policy: Policy, policy_params: PyTree, 
     changes the order of float sums, and that can in rare cases move an event over the end of a frame.)
 
     Args:
-        env: A `MultiUEOffloading`; static.
+        env: An environment of the suite or of gymnax; static.
         params: Its parameters; traced.
         policy: `(policy_params, observation, key) -> action` of one episode; static.
         policy_params: What the policy reads; traced.
@@ -84,12 +94,6 @@ def play_episode(
         key: Key of the episode.
         goes_on: Ends the episode early when it turns false of the episode so far.
     """
-    dtype = params.frame_time.dtype
-    nothing = Episodes(*(jnp.zeros((), dtype) for _ in Episodes._fields))
-    nothing = nothing._replace(
-        frames=jnp.zeros((), jnp.int32), finished=jnp.zeros((), jnp.int32), terminated=jnp.array(False)
-    )
-
     def unfinished(carry: tuple) -> Bool[Array, ""]:
         so_far, state = carry[0], carry[2]
         more = ~(so_far.terminated | env.is_truncated(state, params))
@@ -100,22 +104,24 @@ def play_episode(
         key, policy_key, step_key = jax.random.split(key, 3)
         action = policy(policy_params, observation, policy_key)
         observation, state, reward, terminated, info = env.step_env(step_key, state, action, params)
-        tasks = jnp.maximum(info["episode_finished"], 1)
+        frames = so_far.frames + 1
         so_far = Episodes(
-            episode_return=so_far.episode_return + reward,
-            frames=so_far.frames + 1,
-            finished=info["episode_finished"].astype(jnp.int32),
-            latency=(so_far.frames + 1) * params.frame_time * env.num_ues / tasks,
-            task_latency=info["latency"],
-            energy=info["episode_energy"] / tasks,
-            objective=info["objective"],
-            terminated=terminated,
+            so_far.episode_return + reward, frames, terminated, _measures(env, info, frames, params)
         )
         return so_far, observation, state, key
 
     key, reset_key = jax.random.split(key)
-    start = (nothing, *env.reset_env(reset_key, params), key)
-    return jax.lax.while_loop(unfinished, frame, start)[0]
+    observation, state = env.reset_env(reset_key, params)
+    shapes = jax.eval_shape(lambda start: frame(start)[0], (_NOTHING, observation, state, key))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.while_loop(unfinished, frame, (nothing, observation, state, key))[0]
+
+
+_NOTHING = Episodes(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool), {})
+
+
+def _measures(env: Any, info: dict[str, Array], frames: Int[Array, ""], params: Any) -> dict[str, Array]:
+    return env.measures(info, frames, params) if hasattr(env, "measures") else {}
 
 
 def interquartile_mean(x: ArrayLike, axis: int | None = None) -> Any:
@@ -180,12 +186,12 @@ def normalised_score(value: ArrayLike, random: ArrayLike, bound: ArrayLike) -> A
 
 
 def summary(episodes: Episodes) -> dict[str, dict[str, float]]:
-    """Sum up each field of `episodes`: `mean`, `iqm`, and its 95 % bootstrap interval from `low` to `high`.
+    """Sum up each column of `episodes`: `mean`, `iqm`, and its 95 % bootstrap interval from `low` to `high`.
 
     The interval is over the episodes of one policy. That of an algorithm needs several training runs.
     """
     metrics = {}
-    for name, column in episodes._asdict().items():
+    for name, column in episodes.columns().items():
         values = np.asarray(column, float)
         low, high = bootstrap_interval(values)
         iqm = float(interquartile_mean(values))

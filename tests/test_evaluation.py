@@ -46,7 +46,7 @@ def random(params: Params, observation: Array, key: Array) -> OffloadAction:
 
 
 def assert_same_episodes(x: Episodes, y: Episodes) -> None:
-    for name in Episodes._fields:
+    for name in x.columns():
         np.testing.assert_allclose(getattr(x, name), getattr(y, name), rtol=1e-4, err_msg=name)
 
 
@@ -82,15 +82,14 @@ def test_equals_a_plain_loop_over_frames() -> None:
         "objective": np.max(state.busy) + 0.47 * energy,
         "terminated": True,
     }
-    for name, column in play_episodes(ENV, params, static, MIXED, KEYS)._asdict().items():
+    for name, column in play_episodes(ENV, params, static, MIXED, KEYS).columns().items():
         np.testing.assert_allclose(column, expected[name], rtol=1e-4, err_msg=name)
 
 
 def test_same_keys_same_episodes_whoever_is_beside_them() -> None:
     episodes = play_episodes(ENV, RANDOM, random, RANDOM, KEYS)
     assert len(np.unique(episodes.episode_return)) == 8
-    for x, y in zip(episodes, play_episodes(ENV, RANDOM, random, RANDOM, KEYS), strict=True):
-        np.testing.assert_array_equal(x, y)
+    jax.tree.map(np.testing.assert_array_equal, episodes, play_episodes(ENV, RANDOM, random, RANDOM, KEYS))
     order = np.random.default_rng(0).permutation(8)
     shuffled = play_episodes(ENV, RANDOM, random, RANDOM, KEYS[order])
     assert_same_episodes(shuffled, jax.tree.map(lambda x: x[order], episodes))
@@ -150,7 +149,7 @@ def test_keys_of_more_episodes_extend_those_of_fewer() -> None:
 def test_summary_is_plain_and_orders_its_numbers() -> None:
     episodes = play_episodes(ENV, RANDOM, random, RANDOM, KEYS)
     report: dict[str, Any] = json.loads(json.dumps(summary(episodes)))
-    assert tuple(report) == Episodes._fields
+    assert tuple(report) == tuple(episodes.columns())
     for name, numbers in report.items():
         values = np.asarray(getattr(episodes, name), float)
         assert numbers["mean"] == pytest.approx(values.mean())

@@ -111,7 +111,7 @@ def test_best_static_reports_what_its_action_does() -> None:
     params = PAIR.params(tasks_mean=20.0)
     found = small_search(params)
     again = play_episodes(PAIR, params, static, found.action, evaluation_keys(3))
-    for name in Episodes._fields:
+    for name in again.columns():
         np.testing.assert_allclose(getattr(found.episodes, name), getattr(again, name), rtol=1e-4, err_msg=name)
     assert found.episode_return == pytest.approx(float(jnp.mean(again.episode_return)), rel=1e-4)
     assert len(np.unique(found.episodes.episode_return)) == 3

@@ -350,7 +350,7 @@ def _mixed(mixture: _Mixture, observation: jax.Array, key: jax.Array) -> Offload
 
 def costs(episodes: Episodes, env: MultiUEOffloading) -> dict[str, jax.Array]:
     """Means over the last axis: the fields of `Episodes` but `terminated`, `total_energy` (J), `cut_off` (share)."""
-    table = episodes._asdict()
+    table = episodes.columns()
     table["total_energy"] = episodes.energy * episodes.finished
     table["cut_off"] = ~table.pop("terminated")
     return {name: jnp.mean(value.astype(episodes.energy.dtype), -1) for name, value in table.items()}

@@ -291,6 +291,21 @@ class MultiUEOffloading(environment.Environment[State, Params]):
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:
         return jnp.all(state.mode == FREE)
 
+    def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: Params) -> dict[str, Array]:
+        """What an episode cost, from the last frame's `info`. If no task is finished, costs per task are those of one.
+
+        `finished` tasks; `latency`, s per task as in the paper: frames * frame time * UEs / tasks; `task_latency`, s
+        per task, mean of the true times; `energy`, J per task; `objective`, s, of P1 (eq. 10).
+        """
+        tasks = jnp.maximum(info["episode_finished"], 1)
+        return {
+            "finished": info["episode_finished"].astype(jnp.int32),
+            "latency": frames * params.frame_time * self.num_ues / tasks,
+            "task_latency": info["latency"],
+            "energy": info["episode_energy"] / tasks,
+            "objective": info["objective"],
+        }
+
     @override
     def action_space(self, params: Params) -> NamedTupleSpace:
         ue = (self.num_ues,)

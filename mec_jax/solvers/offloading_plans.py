@@ -69,10 +69,10 @@ class _Clocked:
 
     def __init__(self, env: MultiUEOffloading) -> None:
         self.env = env
-        self.num_ues = env.num_ues
+        self.measures = env.measures
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        return isinstance(other, _Clocked) and self.env == other.env
 
     def __hash__(self) -> int:
         return hash((type(self), self.env))

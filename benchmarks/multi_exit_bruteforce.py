@@ -1,0 +1,135 @@
+"""The joint optimum of the multi-exit environments against brute force and against the baselines, and its speed.
+
+    python benchmarks/multi_exit_bruteforce.py    # some minutes
+
+Writes benchmarks/results/multi_exit_bruteforce.txt. Fails if brute force finds less, or a baseline beats the oracle.
+"""
+
+import argparse
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if __name__ == "__main__" and not __package__:  # run as a file: find the packages above this folder
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import mec_jax
+from benchmarks.machine import machine
+from mec_jax.envs.multi_exit import AllocationAction, MultiExitAllocation, Params
+from mec_jax.evaluation import evaluation_keys
+from mec_jax.solvers import multi_exit as solvers
+
+RESULT = Path(__file__).resolve().parent / "results" / "multi_exit_bruteforce.txt"
+BANDITS = ("MultiExitAllocation-v0", "MultiExitAllocation-Video-v0", "MultiExitAllocation-Compressed-v0")
+TOLERANCE = 1e-5  # relative, float32
+
+
+def best_of_all(fixed: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, float]:
+    """Splits and cost of the best of all joint splits, from the terms [device, split] of the cost."""
+    costs = solvers.sum_over_devices(fixed) + solvers.sum_over_devices(root) ** 2
+    best = int(np.argmin(costs))
+    return np.array(np.unravel_index(best, costs.shape)), float(costs.flat[best])
+
+
+@partial(jax.jit, static_argnames=("env", "policy"))
+def decide(env: MultiExitAllocation, params: Params, policy: Any, keys: Any) -> tuple[Any, AllocationAction]:
+    """Total costs [key] and actions of a policy in the scenarios of the keys."""
+
+    def one(key: Any) -> Any:
+        observation, _ = env.reset_env(key, params)
+        action = policy(params, observation, key)
+        return jnp.sum(env.costs(env.scenario(observation, params), action, params).cost), action
+
+    return jax.lax.map(one, keys, batch_size=min(200, len(keys)))
+
+
+def cost_ratios(env: MultiExitAllocation, params: Params, number: int) -> dict[str, np.ndarray]:
+    """Costs of each baseline divided by the oracle's, [scenario]; SPINN-EAR with its own exits."""
+    keys = evaluation_keys(number)
+    oracle, _ = decide(env, params, solvers.oracle_policy(env), keys)
+    ratios = {}
+    for name, policy in solvers.baselines(env).items():
+        cost, _ = decide(env, solvers.spinn_exits(params) if name == "SPINN-EAR" else params, policy, keys)
+        ratios[name] = np.asarray(cost / oracle)
+    return ratios
+
+
+def against_brute_force(env_id: str, number: int) -> str:
+    """Compare with brute force in random scenarios; a line that says how it went."""
+    env, params = mec_jax.make(env_id)
+    worst, front = 0.0, 0
+    for key in evaluation_keys(number):
+        scenario = env.scenario(env.reset(key, params)[0], params)
+        options = env.options(scenario, params)
+        found = solvers.joint_optimum(options, scenario.edge_speed, params.latency_weight)
+        terms = solvers.cost_terms(options, scenario.edge_speed, params.latency_weight)
+        split, cost = best_of_all(*(np.asarray(x, float) for x in terms))
+        worst = max(worst, abs(float(found.cost) / cost - 1))
+        front += int(np.any(np.asarray(found.split) != split))
+    count = (env.num_layers + 1) ** env.num_devices
+    if worst > TOLERANCE:
+        raise SystemExit(f"{env_id}: the optimum is off by {worst:.1e}")
+    return (
+        f"{env_id}: {number} scenarios, all {count} splits of each: costs agree within {worst:.1e}, splits differ in "
+        f"{front} (ties)"
+    )
+
+
+def speed(env_id: str, number: int) -> str:
+    """Scenarios that the oracle solves in a second, observation to action."""
+    env, params = mec_jax.make(env_id)
+    observations = jax.jit(jax.vmap(lambda key: env.reset_env(key, params)[0]))(evaluation_keys(number))
+    solve = jax.jit(jax.vmap(lambda observation: solvers.oracle_policy(env)(params, observation, jax.random.key(0))))
+    jax.block_until_ready(solve(observations))
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        jax.block_until_ready(solve(observations))
+        seconds.append(time.perf_counter() - start)
+    return f"{env_id}: {number / min(seconds):,.0f} scenarios/s (batch of {number}, best of 3)"
+
+
+def against_baselines(env_id: str, number: int) -> list[str]:
+    """Compare the costs with the baselines'; a table."""
+    env, params = mec_jax.make(env_id)
+    lines = [f"{env_id}, {number} scenarios", f"  {'cost / oracle':<16}  least      mean       largest"]
+    for name, ratio in cost_ratios(env, params, number).items():
+        lines.append(f"  {name:<16}  {ratio.min():.6f}  {ratio.mean():9.4f}  {ratio.max():9.4f}")
+        if ratio.min() < 1 - TOLERANCE:
+            raise SystemExit("\n".join([*lines, f"{name} beats the oracle"]))
+    _, action = decide(env, params, solvers.oracle_policy(env), evaluation_keys(number))
+    split = np.asarray(action.split)
+    interior = np.mean((split > 0) & (split < env.num_layers))
+    lines.append(
+        f"  oracle: {100 * np.mean(split == 0):.1f} % of splits at the edge, {100 * interior:.1f} % between, "
+        f"{100 * np.mean(split == env.num_layers):.1f} % on the device"
+    )
+    return lines
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Compare and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenarios", type=int, default=10_000, help="scenarios for the baselines (default: 10000)")
+    parser.add_argument("--brute-force", type=int, default=50, help="scenarios for brute force (default: 50)")
+    parser.add_argument("--out", type=Path, default=RESULT, help="file of the result")
+    args = parser.parse_args(argv)
+    about = machine()
+    lines = [f"{about['cpu']}, {about['cores']} cores; " + ", ".join(f"{x} {about[x]}" for x in ("jax", "jaxlib")), ""]
+    lines += [against_brute_force(env_id, args.brute_force) for env_id in (BANDITS[0], BANDITS[2])]
+    lines += ["", *(speed(env_id, args.scenarios) for env_id in BANDITS)]
+    for env_id in BANDITS:
+        lines += ["", *against_baselines(env_id, args.scenarios)]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
