@@ -1,10 +1,9 @@
 """`mec-jax`: list, train, evaluate, export and render from the command line."""
 
 import difflib
-import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 import mec_jax
+from algos.algorithms import ALGORITHMS, algorithm, make_env, scenario_of
 
-ALGORITHMS = ("mahppo",)
+DEFAULT_ENV = "MultiUEOffloading-v0"
 BASELINES = ("local", "all-edge", "random", "best-static")
 
 console = Console(width=None if sys.stdout.isatty() else 100)
@@ -29,13 +29,12 @@ class List:
 
     def run(self) -> None:
         """Print them."""
-        from algos.mahppo import PRESETS
         from mec_jax.profiles import bundled_profiles
 
         for title, names in (
             ("environments", mec_jax.registered_envs),
             ("algorithms", ALGORITHMS),
-            ("presets of mahppo", PRESETS),
+            *((f"presets of {name}", algorithm(name).PRESETS) for name in ALGORITHMS),
             ("profiles", bundled_profiles()),
         ):
             console.print(f"[bold]{title}[/]: {', '.join(names)}")
@@ -43,27 +42,59 @@ class List:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a trained policy beside the baselines on the evaluation scenario."""
+    """Measure trained policies beside the rulers of their environment, on its evaluation scenario."""
 
-    path: Annotated[Path, tyro.conf.Positional]
-    """A run folder or an exported policy.npz."""
+    paths: Annotated[list[Path], tyro.conf.Positional]
+    """Run folders or exported policies, all of one environment. Runs that differ by their seed alone are summed up."""
     episodes: int = 256
     """Episodes with fixed keys."""
-    deterministic: bool = False
-    """Take the likeliest action instead of a sample."""
+    deterministic: bool | None = None
+    """Take the likeliest action or a sample; by default what the algorithm is measured by."""
+    out: Path | None = None
+    """Folder for report.md, report.json and, of run folders, the learning curves."""
 
     def run(self) -> None:
         """Play and print the table."""
-        from algos import runs
+        from algos.curves import plot_curves, read_curve
+        from algos.runs import write_text
+        from mec_jax.evaluation import compare, evaluation_keys, play_episodes
 
         if self.episodes < 1:
             raise ValueError(f"--episodes is {self.episodes}: it must be at least 1")
-        if self.path.is_dir():
-            run, state = runs.load_run(self.path)
-            actors = state.actors
-        else:
-            run, actors = runs.import_policy(self.path)
-        _print_comparison(_compare(run, actors, self.episodes, self.deterministic))
+        if not self.paths:
+            raise ValueError("name a run folder or an exported policy.npz, or several")
+        keys = evaluation_keys(self.episodes)
+        played: dict[str, list[Any]] = {}
+        curves: dict[str, list[Any]] = {}
+        first: tuple[Any, Any] | None = None
+        for path in self.paths:
+            run, learned = _load(path)
+            env, params = run.make_env()
+            scenario = scenario_of(env, params)
+            if first is None:
+                first = env, scenario
+            elif env != first[0] or not _equal(scenario, first[1]):
+                raise ValueError(
+                    f"{path} is of another environment or scenario than {self.paths[0]}: evaluate it apart"
+                )
+            learner = algorithm(run.algorithm)
+            deterministic = learner.DETERMINISTIC if self.deterministic is None else self.deterministic
+            name = f"{run.algorithm.upper()}, {run.preset}" if len(self.paths) > 1 else run.algorithm.upper()
+            policy = learner.make_policy(env, run.config, deterministic)
+            played.setdefault(name, []).append(play_episodes(env, scenario, policy, (learned, scenario), keys))
+            if path.is_dir():
+                curves.setdefault(name, []).append(read_curve(path))
+        assert first is not None
+        with console.status("playing the rulers"):
+            report = compare(*first, played, keys)
+        _print_report(report)
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_text(self.out / "report.md", report.markdown())
+            write_text(self.out / "report.json", report.json())
+            if curves:
+                plot_curves(self.out / "curves.png", curves, report)
+            console.print(f"report: {self.out}")
 
 
 @dataclass(frozen=True)
@@ -77,11 +108,11 @@ class Export:
 
     def run(self) -> None:
         """Write it."""
-        from algos import runs
+        from algos import export, runs
 
         run, state = runs.load_run(self.path)
         frames = int(state.update) * run.config.num_envs * run.config.rollout
-        runs.export_policy(self.out, run, state.actors, frames, score={})
+        export.export_policy(self.out, run, algorithm(run.algorithm).learned(state), frames, score={})
         console.print(f"policy: {self.out}")
 
 
@@ -127,8 +158,7 @@ class Render:
         console.print(f"episode: {self.out}")
 
     def _static(self) -> dict[str, Any]:
-        given = {"num_ues": self.num_ues, "num_channels": self.num_channels, "profile": self.profile}
-        return {name: value for name, value in given.items() if value is not None}
+        return _given(num_ues=self.num_ues, num_channels=self.num_channels, profile=self.profile)
 
     def _baseline(self, name: str) -> tuple[str, Any, Any, Any, Any]:
         import jax
@@ -146,7 +176,7 @@ class Render:
         return title, env, scenario, baselines(env)[title], scenario
 
     def _trained(self) -> tuple[str, Any, Any, Any, Any]:
-        from algos import mahppo, runs
+        from mec_jax.envs.offloading import MultiUEOffloading
 
         path = Path(self.policy)
         if not path.exists():
@@ -159,16 +189,34 @@ class Render:
         if given := self._static():
             options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise ValueError(f"{options}: a trained policy has its own; leave it out")
-        if path.is_dir():
-            run, state = runs.load_run(path)
-            actors = state.actors
-        else:
-            run, actors = runs.import_policy(path)
+        run, learned = _load(path)
         env, _ = run.make_env()
+        if not isinstance(env, MultiUEOffloading):
+            raise ValueError(f"{path} is of {env.name}: only episodes of MultiUEOffloading-v0 can be drawn")
         params = env.params(**{**run.env_params, **self.params})
-        policy = mahppo.make_policy(env, run.config, self.deterministic)
+        learner = algorithm(run.algorithm)
+        policy = learner.make_policy(env, run.config, self.deterministic)
         title = f"{run.algorithm.upper()}, preset {run.preset}, seed {run.seed}"
-        return title, env, env.evaluation_params(params), policy, (actors, params.power_max)
+        return title, env, env.evaluation_params(params), policy, (learned, params)
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """Run and what its policy learned, from a run folder or an exported policy."""
+    from algos import export, runs
+
+    if not path.is_dir():
+        return export.import_policy(path)
+    run, state = runs.load_run(path)
+    return run, algorithm(run.algorithm).learned(state)
+
+
+def _equal(x: Any, y: Any) -> bool:
+    """Whether two sets of an environment's numbers are the same."""
+    import jax
+    import numpy as np
+
+    leaves = jax.tree.leaves(x), jax.tree.leaves(y)
+    return type(x) is type(y) and all(map(np.array_equal, *leaves))
 
 
 def _frames(text: str | None) -> tuple[int, int] | None:
@@ -181,53 +229,54 @@ def _frames(text: str | None) -> tuple[int, int] | None:
         raise ValueError(f"--frames is {text!r}: it must be a frame, as 3, or frames A:B, as 3:5") from None
 
 
-def _train_command(preset_name: str) -> type:
-    """The `train` command, whose defaults are those of the preset."""
-    from algos.mahppo import PRESETS, Config, HParams
-
-    if preset_name not in PRESETS:
-        raise ValueError(f"no preset {preset_name!r}: choose from {', '.join(PRESETS)}")
-    default_config, default_hparams = PRESETS[preset_name]
+def _train_command(algorithm_name: str, preset_name: str) -> type:
+    """The `train` command, whose defaults are those of the algorithm and preset."""
+    learner = algorithm(algorithm_name)
+    if preset_name not in learner.PRESETS:
+        raise ValueError(f"no preset {preset_name!r} of {algorithm_name}: choose from {', '.join(learner.PRESETS)}")
+    default_config, default_hparams = learner.PRESETS[preset_name]
 
     @dataclass(frozen=True)
     class Train:
-        """Train, compare with the baselines, and leave curve, checkpoint and policy in a run folder."""
+        """Train, compare with the rulers, and leave curve, checkpoint and policy in a run folder."""
 
         algorithm: Annotated[str, tyro.conf.Positional] = ""
-        """What to train with: mahppo."""
-        env: str = "MultiUEOffloading-v0"
-        """Environment id."""
-        num_ues: int = 5
-        """UEs."""
-        num_channels: int = 2
-        """Uplink channels."""
-        profile: str = "resnet18"
-        """DNN on the UEs: a bundled name or a JSON file."""
+        """What to train with: mahppo or ppo."""
+        env: str = DEFAULT_ENV
+        """Environment id, of the suite or of gymnax."""
+        num_ues: int | None = None
+        """UEs; by default 5."""
+        num_channels: int | None = None
+        """Uplink channels; by default 2."""
+        profile: str | None = None
+        """DNN on the UEs or devices: a bundled name or a JSON file; by default the environment's."""
         params: dict[str, float] = field(default_factory=dict)
         """Environment numbers that differ from the defaults, e.g. `--params beta 0.1`."""
         preset: str = preset_name
-        """Set of hyper-parameters: fast or reference (the authors' code)."""
+        """Set of hyper-parameters; `mec-jax list` names them. By default what suits the environment."""
         seed: int = 0
         """Of everything random."""
         out: Path | None = None
         """Run folder; by default runs/ALGORITHM-SEED-TIME."""
         resume: Path | None = None
         """Run folder whose run goes on as if it had never been stopped; takes no other option."""
-        config: Config = default_config
-        hparams: HParams = default_hparams
+        config: learner.Config = default_config  # type: ignore[name-defined]
+        hparams: learner.HParams = default_hparams  # type: ignore[name-defined]
 
         def run(self) -> None:
             """Train and report."""
             from algos.runs import RunConfig
 
-            if self.algorithm not in ALGORITHMS and (self.algorithm or self.resume is None):
-                raise ValueError(f"no algorithm {self.algorithm!r}: choose from {', '.join(ALGORITHMS)}")
+            if self.algorithm or self.resume is None:
+                algorithm(self.algorithm)
             if self.resume is not None:
                 _train(None, self.resume)
                 return
             if not 0 <= self.seed < 2**32:
                 raise ValueError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
-            static = {"num_ues": self.num_ues, "num_channels": self.num_channels, "profile": self.profile}
+            static = _given(num_ues=self.num_ues, num_channels=self.num_channels, profile=self.profile)
+            if self.env in mec_jax.registered_envs:
+                static = mec_jax.static_arguments(self.env, **static)
             run = RunConfig(
                 self.algorithm, self.env, static, self.params, self.preset, self.seed, self.config, self.hparams
             )
@@ -237,15 +286,21 @@ def _train_command(preset_name: str) -> type:
     return Train
 
 
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
 def _train(run: Any, path: Path) -> None:
     """Train a new run, or if it is None the one in the folder from its newest checkpoint on."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from algos import mahppo, runs, training
+    from algos import export, runs, training
+    from algos.curves import plot_curves, read_curve
+    from mec_jax.evaluation import compare, evaluation_keys, play_episodes
 
     if run is not None:
         env, _ = run.make_env()
-        mahppo.make_trainer(env, run.config)  # errors of use come before anything is written
+        algorithm(run.algorithm).make_trainer(env, run.config)  # errors of use come before anything is written
     folder = runs.RunFolder(path, run)
     run = folder.run
     done = int(folder.rows[-1]["frames"]) if folder.rows else 0
@@ -283,113 +338,37 @@ def _train(run: Any, path: Path) -> None:
             console.print(f"stopped at {result.frames} frames; `mec-jax train --resume {path}` goes on")
         elif start is None:
             console.print(f"the run had ended, after {result.frames} frames; its results are made again")
-        with console.status("evaluating, and searching for the best static action"):
-            comparison = _compare(run, result.actors, episodes=256)
-        _print_comparison(comparison)
-        score = {key: value for key, value in comparison["MAHPPO"].items() if key != "terminated"}
-        runs.write_text(path / "comparison.json", json.dumps(comparison, indent=2) + "\n")
-        runs.export_policy(path / "policy.npz", run, result.actors, result.frames, score)
-        curve = [(row["frames"], row["evaluation/episode_return"]) for row in folder.rows]
-        _plot(path / "curve.png", curve, comparison)
+        with console.status("evaluating, and playing the rulers"):
+            env, params = run.make_env()
+            scenario, keys = scenario_of(env, params), evaluation_keys(256)
+            learner = algorithm(run.algorithm)
+            policy = learner.make_policy(env, run.config, learner.DETERMINISTIC)
+            name = run.algorithm.upper()
+            played = play_episodes(env, scenario, policy, (result.learned, scenario), keys)
+            comparison = compare(env, scenario, {name: [played]}, keys)
+        _print_report(comparison)
+        runs.write_text(path / "comparison.json", comparison.json())
+        export.export_policy(path / "policy.npz", run, result.learned, result.frames, comparison.rows[name])
+        plot_curves(path / "curve.png", {name: [read_curve(path)]}, comparison)
     console.print(
         f"in {path}: curve.png, policy.npz, checkpoints, metrics.csv, tensorboard, comparison.json, config.json"
     )
 
 
-def _compare(run: Any, actors: Any, episodes: int, deterministic: bool = False) -> dict[str, dict[str, Any]]:
-    """Results of the policy and its rulers by name, each a mapping of metrics."""
-    import jax
-    import numpy as np
-
-    from algos import mahppo
-    from mec_jax.evaluation import bootstrap_interval, evaluation_keys, normalised_score, play_episodes
-    from mec_jax.solvers.offloading import baselines, best_static, static
-    from mec_jax.solvers.offloading_plans import best_known, play_plan
-
-    env, params = run.make_env()
-    scenario = env.evaluation_params(params)
-    keys = evaluation_keys(episodes)
-    policy = mahppo.make_policy(env, run.config, deterministic)
-    played = {"MAHPPO": play_episodes(env, scenario, policy, (actors, params.power_max), keys)}
-    for name, baseline in baselines(env).items():
-        played[name] = play_episodes(env, scenario, baseline, scenario, keys)
-    solution = best_static(env, scenario, jax.random.key(0))
-    played["Best static"] = play_episodes(env, scenario, static, solution.action, keys)
-    known = best_known(env, scenario)
-    if known is not None:
-        played["Best known"] = play_plan(env, scenario, known.plan, keys[:1])
-
-    random, best = (float(played[name].episode_return.mean()) for name in ("Random", list(played)[-1]))
-    local_time = float(np.mean(played["Local"].task_latency))
-    rounded_time = float(np.mean(played["Local"].latency))
-    local_energy = float(np.mean(played["Local"].energy))
-    comparison = {}
-    for name, result in played.items():
-        returns = np.asarray(result.episode_return, float)
-        latency, energy = float(np.mean(result.latency)), float(np.mean(result.energy))
-        comparison[name] = {
-            "return": float(returns.mean()),
-            "return_interval": bootstrap_interval(returns, statistic=np.mean),
-            "latency_ms": 1e3 * latency,
-            "task_latency_ms": 1e3 * float(np.mean(result.task_latency)),
-            "energy_mj": 1e3 * energy,
-            "latency_saving": 1 - latency / local_time,
-            "latency_saving_rounded": 1 - latency / rounded_time,
-            "energy_saving": 1 - energy / local_energy,
-            "score": float(normalised_score(returns.mean(), random, best)),
-            "terminated": float(np.mean(result.terminated)),
-        }
-    return comparison
-
-
-def _print_comparison(comparison: Mapping[str, Mapping[str, Any]]) -> None:
-    ruler = list(comparison)[-1].lower()
+def _print_report(report: Any) -> None:
     table = Table(
-        title="Evaluation scenario: every UE at 50 m with 200 tasks",
-        caption="Return with its 95 % interval over episodes. Saved: against Local, time\n"
-        "against its true time per task (and against its time in whole frames).\n"
-        f"Score: 0 = Random, 1 = {ruler}.",
+        title=report.env_id,
+        caption=report.caption(),
         box=SIMPLE_HEAD,  # with the one below, all columns fit into 80 characters
         collapse_padding=True,
     )
-    table.add_column("policy", min_width=len("Best static"))
-    for header in ("return", "ms/task", "mJ/task", "time saved", "energy\nsaved", "score"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for name, row in comparison.items():
-        low, high = row["return_interval"]
-        unfinished = "" if row["terminated"] == 1 else f" ({1 - row['terminated']:.0%} cut off)"
-        table.add_row(
-            name + unfinished,
-            f"{row['return']:.3f} ± {(high - low) / 2:.3f}",
-            f"{row['latency_ms']:.1f}",
-            f"{row['energy_mj']:.1f}",
-            f"{row['latency_saving']:.0%} ({row['latency_saving_rounded']:.0%})",
-            f"{row['energy_saving']:.0%}",
-            f"{row['score']:.2f}",
-        )
+    names, *headers = report.headers()
+    table.add_column(names, min_width=len("Best static"))
+    for header in headers:
+        table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
+    for name in report.rows:
+        table.add_row(*report.cells(name))
     console.print(table)
-
-
-def _plot(path: Path, curve: Sequence[tuple[float, float]], comparison: Mapping[str, Mapping[str, Any]]) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    frames, returns = zip(*curve, strict=True)
-    axes.plot(frames, returns, label="MAHPPO, mean of 16 episodes")
-    for i, name in enumerate(list(comparison)[:0:-1]):
-        axes.axhline(comparison[name]["return"], color=f"C{i + 1}", linestyle="--", label=name)
-    low = min(*returns, comparison["Local"]["return"])
-    axes.set_ylim(max(low, 4 * comparison["Local"]["return"]) - 0.05, 0)
-    axes.set_xlabel("environment frames")
-    axes.set_ylabel("return on the evaluation scenario")
-    axes.legend(loc="lower right")
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
-    plt.close(figure)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -398,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         commands: dict[str, Any] = {"list": List, "evaluate": Evaluate, "export": Export, "render": Render}
         if arguments[:1] not in (["list"], ["evaluate"], ["export"], ["render"]):
-            commands["train"] = _train_command(_preset(arguments))
+            commands["train"] = _train_command(*_algorithm_and_preset(arguments))
             _check_resume(arguments)
         command = tyro.extras.subcommand_cli_from_dict(commands, prog="mec-jax", args=arguments)
         command.run()
@@ -410,13 +389,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _preset(arguments: Sequence[str]) -> str:
+def _algorithm_and_preset(arguments: Sequence[str]) -> tuple[str, str]:
+    """What the defaults of `train` depend on."""
+    name = next((argument for argument in arguments[1:2] if not argument.startswith("-")), ALGORITHMS[0])
+    learner = algorithm(name)
+    preset = _option(arguments, "--preset")
+    if preset is None:
+        env, _ = make_env(_option(arguments, "--env") or DEFAULT_ENV, {}, {})
+        preset = learner.default_preset(env)
+    return name, preset
+
+
+def _option(arguments: Sequence[str], name: str) -> str | None:
     for position, argument in enumerate(arguments):
-        if argument == "--preset" and position + 1 < len(arguments):
+        if argument == name and position + 1 < len(arguments):
             return arguments[position + 1]
-        if argument.startswith("--preset="):
-            return argument.removeprefix("--preset=")
-    return "fast"
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
+    return None
 
 
 def _check_resume(arguments: Sequence[str]) -> None:

@@ -103,6 +103,14 @@ FAST = (
 
 PRESETS = {"reference": REFERENCE, "fast": FAST}
 
+DETERMINISTIC = False
+"""The authors evaluate sampled actions; and where UEs compete for channels, chance breaks ties."""
+
+
+def default_preset(env: MultiUEOffloading) -> str:
+    """Name of the preset for an environment."""
+    return "fast"
+
 
 class Actors(nn.Module):
     """The actors of all UEs.
@@ -208,8 +216,13 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
         config: Shapes and code paths.
 
     Raises:
-        ValueError: If the counts of `config` do not fit together.
+        ValueError: If the counts of `config` do not fit together, or `env` is another environment.
     """
+    if not isinstance(env, MultiUEOffloading):
+        raise ValueError(
+            "mahppo is for MultiUEOffloading-v0: its actors have heads for cut, channel and power. Train on "
+            f"{env.name} with ppo"
+        )
     plan = schedule(config)
     actors = make_actors(env, config)
     critic = MLP((*config.critic, 1))
@@ -331,13 +344,19 @@ def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
 
 
 def make_policy(env: MultiUEOffloading, config: Config, deterministic: bool = False) -> Policy:
-    """The policy of trained actors for `mec_jax.evaluation`: its parameters are `(state.actors, power_max)`."""
+    """The policy of trained actors for `mec_jax.evaluation`: its parameters are
+    `(learned(state), env_params)`."""
     return partial(_act, make_actors(env, config), deterministic)
 
 
-def _act(actors: Actors, deterministic: bool, policy_params: tuple, observation: Array, key: Array) -> OffloadAction:
-    parameters, power_max = policy_params
-    policy = cast(distrax.Joint, actors.apply(parameters, observation[None], power_max))
+def learned(state: TrainState) -> PyTree:
+    """What the policy of `make_policy` reads beside the environment's parameters: the actors."""
+    return state.actors
+
+
+def _act(actors: Actors, deterministic: bool, parameters: tuple, observation: Array, key: Array) -> OffloadAction:
+    actor_params, env_params = parameters
+    policy = cast(distrax.Joint, actors.apply(actor_params, observation[None], env_params.power_max))
     action = policy.mode() if deterministic else policy.sample(seed=key)
     return jax.tree.map(lambda x: x[0], action)
 

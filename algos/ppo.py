@@ -70,7 +70,18 @@ PRESETS = {
         HParams(gamma=0.0),
     ),
 }
-"""`fast` for discrete actions, `continuous` for Boxes, `bandit` for episodes of one frame."""
+"""`fast` for discrete and mixed actions, `continuous` for Boxes, `bandit` for episodes of one frame."""
+
+DETERMINISTIC = True
+
+
+def default_preset(env: Any) -> str:
+    """Name of the preset for an environment."""
+    params = env.default_params
+    if getattr(params, "max_steps_in_episode", 0) == 1:
+        return "bandit"
+    heads = heads_of(env.action_space(params))
+    return "continuous" if all(head.kind != "categorical" for head in heads) else "fast"
 
 
 class Constant(nn.Module):
@@ -286,19 +297,20 @@ def flat(observation: PyTree) -> Float[Array, "batch observation"]:
 
 
 def make_policy(env: Any, config: Config, deterministic: bool = False) -> Policy:
-    """The policy of a trained actor for `mec_jax.evaluation`: its parameters are those of `policy_params`."""
+    """The policy of a trained actor for `mec_jax.evaluation`: its parameters are
+    `(learned(state), env_params)`."""
     return partial(_act, env, make_actor(env, config), config.normalise_observation, deterministic)
 
 
-def policy_params(state: TrainState, env_params: PyTree) -> tuple[PyTree, Moments, PyTree]:
-    """What the policy of `make_policy` reads."""
-    return state.actor, state.observations, env_params
+def learned(state: TrainState) -> tuple[PyTree, Moments]:
+    """What the policy of `make_policy` reads beside the environment's parameters: the actor, and how it normalises."""
+    return state.actor, state.observations
 
 
 def _act(
     env: Any, actor: Actor, normalise: bool, deterministic: bool, parameters: tuple, observation: PyTree, key: Array
 ) -> PyTree:
-    actor_params, observed, env_params = parameters
+    (actor_params, observed), env_params = parameters
     batch = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
     inputs = standardise(observed, flat(batch)) if normalise else flat(batch)
     policy = distribution(env, env_params, actor, actor_params, inputs, batch)

@@ -1,4 +1,4 @@
-"""A run's folder: config, metrics, checkpoints and the exported policy."""
+"""A run's folder: config, metrics and checkpoints."""
 
 import csv
 import dataclasses
@@ -7,28 +7,20 @@ import itertools
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-import flax.serialization
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 from jaxtyping import PyTree
 from tensorboardX import SummaryWriter
 
-import mec_jax
-from algos import mahppo
-from mec_jax.envs.offloading import MIN_POWER
-from mec_jax.policy import AS_RETURNED, KIND, SCHEMA, Policy, load_policy, save_policy
+from algos.algorithms import ALGORITHMS, algorithm, make_env
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -44,13 +36,12 @@ class RunConfig:
     env_params: dict[str, Any]  # fields of the environment's Params that differ from the defaults
     preset: str
     seed: int
-    config: mahppo.Config
-    hparams: mahppo.HParams
+    config: Any  # the algorithm's Config
+    hparams: Any  # the algorithm's HParams
 
     def make_env(self) -> tuple[Any, Any]:
         """Environment and parameters of the run."""
-        env, _ = mec_jax.make(self.env_id, **self.env_static)
-        return env, env.params(**self.env_params)
+        return make_env(self.env_id, self.env_static, self.env_params)
 
 
 class RunFolder:
@@ -74,7 +65,7 @@ class RunFolder:
 
     def __init__(self, path: Path, run: RunConfig | None = None) -> None:
         self.path = path
-        self.state: mahppo.TrainState | None = None
+        self.state: Any = None
         self.rows: list[dict[str, float]] = []
         try:
             if run is not None:
@@ -151,7 +142,7 @@ class RunFolder:
         self._lock.close()
 
 
-def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
+def load_run(path: Path) -> tuple[RunConfig, Any]:
     """Configuration and newest checkpoint of a run folder.
 
     Raises:
@@ -164,137 +155,6 @@ def load_run(path: Path) -> tuple[RunConfig, mahppo.TrainState]:
     return run, state
 
 
-def describe_policy(run: RunConfig) -> dict[str, Any]:
-    """What the metadata of an exported policy say of its environment and networks."""
-    env, params = run.make_env()
-    power_max = np.asarray(params.power_max).tolist()
-    power = {
-        "mean": "sigmoid",
-        "std": run.config.power_std,
-        "std_min": mahppo.STD_MIN,
-        "scale": power_max,
-        "low": MIN_POWER,
-        "high": power_max,
-    }
-    heads = [
-        {"name": "cut", "kind": "categorical", "layers": ["cut_0", "cut_1"], "size": env.num_points},
-        {
-            "name": "channel",
-            "kind": "categorical",
-            "layers": ["channel_0", "channel_1"],
-            "size": env.num_channels,
-        },
-        {"name": "power", "kind": "gaussian", "layers": ["power_0", "power_1"], "size": 1, **power},
-    ]
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        "env_id": run.env_id,
-        "env_static": run.env_static,
-        "env_params": flax.serialization.to_state_dict(params),
-        "action": "OffloadAction",
-        "observation": {
-            "size": 4 * env.num_ues,
-            "per_ue": [
-                "tasks left / tasks given",
-                "time left / local time",
-                "bits left / 1204224",
-                "(distance - 1) / 99",
-            ],
-            "normalisation": AS_RETURNED,
-        },
-        "network": {
-            "stacked": env.num_ues,
-            "activation": "relu",
-            "trunk": [*_fixed_layers(env.num_ues, run.config), *(f"trunk_{i}" for i in range(len(run.config.trunk)))],
-            "heads": heads,
-        },
-    }
-
-
-def export_policy(path: Path, run: RunConfig, actors: PyTree, frames: int, score: Mapping[str, Any]) -> None:
-    """Write the actors as a file that `mec_jax.policy.load_policy` reads.
-
-    Raises:
-        ValueError: If the file cannot be written.
-    """
-    about = describe_policy(run) | {
-        "provenance": {
-            "algorithm": run.algorithm,
-            "preset": run.preset,
-            "seed": run.seed,
-            "frames": frames,
-            "date": time.strftime("%Y-%m-%d"),
-            "versions": {name: metadata.version(name) for name in ("mec-jax", "jax", "flax", "numpy")},
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {jax.default_backend()}",
-        },
-        "score": dict(score),
-    }
-    num_ues = about["network"]["stacked"]
-    arrays = flax.traverse_util.flatten_dict(_fixed_layers(num_ues, run.config) | actors["params"], sep="/")
-    save_policy(path, {name: np.asarray(value) for name, value in arrays.items()}, about)
-
-
-def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
-    """The run's environment and the actors of an exported policy.
-
-    Raises:
-        ValueError: If it is no policy file of this algorithm.
-    """
-    policy: Policy = load_policy(path)
-    about = policy.metadata
-    network = about["network"]
-    arrays = flax.traverse_util.unflatten_dict(policy.arrays, sep="/")
-    fixed = {name: arrays.pop(name) for name in network["trunk"] if not name.startswith("trunk_")}
-    try:
-        config = mahppo.Config(
-            trunk=tuple(arrays[name]["bias"].shape[-1] for name in network["trunk"] if name not in fixed),
-            head=arrays["cut_0"]["bias"].shape[-1],
-            inputs="hinges" if fixed else "state",
-            power_std=network["heads"][2]["std"],
-        )
-        run = RunConfig(
-            algorithm=about["provenance"]["algorithm"],
-            env_id=about["env_id"],
-            env_static=about["env_static"],
-            env_params=about["env_params"],
-            preset=about["provenance"]["preset"],
-            seed=about["provenance"]["seed"],
-            config=config,
-            hparams=mahppo.HParams(),
-        )
-    except (KeyError, IndexError) as error:
-        raise ValueError(
-            f"policy file {str(path)!r} is not of MAHPPO (no {error}): export one with `mec-jax export`"
-        ) from None
-    env, params = run.make_env()
-    actors = mahppo.make_actors(env, config)
-    parameters = {"params": jax.tree.map(jnp.asarray, arrays)}
-    shapes = jax.eval_shape(actors.init, jax.random.key(0), jnp.zeros((1, 4 * env.num_ues)), params.power_max)
-    expected = describe_policy(run)
-    unchanged = _fixed_layers(env.num_ues, config) if network == expected["network"] else {}
-    for what, agree in (
-        ("algorithm", run.algorithm == "mahppo"),
-        ("observation", about["observation"] == expected["observation"]),
-        ("network", network == expected["network"]),
-        ("arrays", jax.tree.map(jnp.shape, parameters) == jax.tree.map(jnp.shape, shapes)),
-        ("fixed layer", all(np.array_equal(fixed[i][j], layer[j]) for i, layer in unchanged.items() for j in layer)),
-    ):
-        if not agree:
-            raise ValueError(
-                f"policy file {str(path)!r} is not of MAHPPO (its {what} differs): export one with `mec-jax export`"
-            )
-    return run, parameters
-
-
-def _fixed_layers(num_ues: int, config: mahppo.Config) -> dict[str, dict[str, np.ndarray]]:
-    """Layers of an exported policy that are not trained, with the axis of the networks."""
-    if config.inputs == "state":
-        return {}
-    layer = dict(zip(("kernel", "bias"), mahppo.hinges(num_ues), strict=True))
-    return {"hinges": {name: np.broadcast_to(array, (num_ues, *array.shape)) for name, array in layer.items()}}
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing."""
     partial = path.with_name(f".{path.name}.partial")
@@ -305,7 +165,7 @@ def write_text(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def as_arrays(hparams: mahppo.HParams) -> mahppo.HParams:
+def as_arrays[T](hparams: T) -> T:
     """Hyper-parameters as arrays, so that other values of them never compile anew."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
 
@@ -315,27 +175,30 @@ def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
     file = path / CONFIG
     try:
         fields = json.loads(file.read_text())
-        config = fields.pop("config")
-        lists = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
-        run = RunConfig(
-            config=mahppo.Config(**{**config, **lists}),
-            hparams=mahppo.HParams(**fields.pop("hparams")),
-            **fields,
-        )
+        name = fields["algorithm"]
+        run = _parse(fields) if name in ALGORITHMS else None
     except OSError as error:
         raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
-    if run.algorithm != "mahppo":
-        raise ValueError(f"{file} names an algorithm {run.algorithm!r} that is not known: only mahppo is")
+    if run is None:
+        known = f"only {', '.join(ALGORITHMS)} are"
+        raise ValueError(f"{file} names an algorithm {name!r} that is not known: {known}")
     try:
         env, params = run.make_env()
-        trainer = mahppo.make_trainer(env, run.config)
+        trainer = algorithm(run.algorithm).make_trainer(env, run.config)
         template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
     except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
         raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
     return run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
+
+
+def _parse(fields: dict[str, Any]) -> RunConfig:
+    learner, config = algorithm(fields["algorithm"]), fields.pop("config")
+    lists = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
+    hparams = learner.HParams(**fields.pop("hparams"))
+    return RunConfig(config=learner.Config(**{**config, **lists}), hparams=hparams, **fields)
 
 
 def _lock(path: Path) -> IO[bytes]:
@@ -357,7 +220,7 @@ def _checkpoints(path: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((path / "checkpoints").absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2))
 
 
-def _newest_checkpoint(path: Path, template: PyTree) -> mahppo.TrainState | None:
+def _newest_checkpoint(path: Path, template: PyTree) -> Any:
     """Orbax renames a folder when all in it is whole. What a kill leaves under another name is never read, and is
     replaced when the run comes to that update again; an old checkpoint that was being removed is removed later.
     """

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from algos import mahppo
+from algos.algorithms import algorithm, scenario_of
 from algos.runs import RunConfig, RunFolder, as_arrays
+from algos.trainer import Metrics
 from mec_jax.evaluation import Episodes, evaluation_keys, play_episodes
 
 EVALUATION_EPISODES = 16
@@ -21,14 +22,14 @@ class Progress(NamedTuple):
 
     frames: int
     total_frames: int
-    evaluation: Episodes  # [episode], sampled actions on the evaluation scenario
-    metrics: mahppo.Metrics  # [update] of the chunk
+    evaluation: Episodes  # [episode], on the evaluation scenario
+    metrics: Metrics  # [update] of the chunk
 
 
 class Result(NamedTuple):
     """What a run leaves in memory."""
 
-    actors: PyTree
+    learned: PyTree  # what the algorithm's policy reads
     frames: int
     interrupted: bool
 
@@ -48,12 +49,13 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
         ValueError: If the losses are no longer finite; the checkpoints before that stay.
     """
     env, params = run.make_env()
-    trainer = mahppo.make_trainer(env, run.config)
+    learner = algorithm(run.algorithm)
+    trainer = learner.make_trainer(env, run.config)
     frames = int(folder.rows[-1]["frames"]) if folder.rows else 0
     if folder.state is not None and frames >= trainer.num_frames:
-        return Result(folder.state.actors, frames, interrupted=False)
-    scenario = env.evaluation_params(params)
-    policy = mahppo.make_policy(env, run.config)
+        return Result(learner.learned(folder.state), frames, interrupted=False)
+    scenario = scenario_of(env, params)
+    policy = learner.make_policy(env, run.config, learner.DETERMINISTIC)
     hparams, keys = as_arrays(run.hparams), evaluation_keys(EVALUATION_EPISODES)
     key = jax.random.key(run.seed)
 
@@ -61,7 +63,7 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
     lowered = (
         jax.jit(trainer.run).lower(shapes, hparams, params),
         jax.jit(trainer.init).lower(hparams, params, key),
-        play_episodes.lower(env, scenario, policy, (shapes.actors, params.power_max), keys),
+        play_episodes.lower(env, scenario, policy, (learner.learned(shapes), params), keys),
     )
     with ThreadPoolExecutor() as pool:  # XLA compiles outside the GIL: the longest hides the others
         run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
@@ -70,10 +72,11 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
     try:
         while frames < trainer.num_frames:
             new_state, metrics = run_chunk(state, hparams, params)
-            evaluation = evaluate(scenario, (new_state.actors, params.power_max), keys)
+            learned = learner.learned(new_state)
+            evaluation = evaluate(scenario, (learned, params), keys)
             metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
-            learned = (new_state.actors, new_state.critic, metrics.actor_loss, metrics.critic_loss)
-            if not all(np.isfinite(x).all() for x in jax.tree.leaves(learned)):
+            numbers = (learned, new_state.critic, metrics.actor_loss, metrics.critic_loss)
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves(numbers)):
                 raise ValueError(
                     f"the losses diverged after frame {frames}: lower the learning rates or the clip range"
                 )
@@ -82,11 +85,11 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
             folder.save(int(state.update), state)
             report(Progress(frames, trainer.num_frames, evaluation, metrics))
     except KeyboardInterrupt:
-        return Result(state.actors, frames, interrupted=True)
-    return Result(state.actors, frames, interrupted=False)
+        return Result(learner.learned(state), frames, interrupted=True)
+    return Result(learner.learned(state), frames, interrupted=False)
 
 
-def _row(metrics: mahppo.Metrics, evaluation: Episodes) -> dict[str, float]:
+def _row(metrics: Metrics, evaluation: Episodes) -> dict[str, float]:
     evaluated = {f"evaluation/{name}": float(np.mean(value)) for name, value in evaluation.columns().items()}
     trained = {f"training/{name}": float(value[-1]) for name, value in metrics._asdict().items() if name != "frames"}
     return evaluated | trained

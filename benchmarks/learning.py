@@ -62,7 +62,7 @@ def train(preset: str, num_ues: int, seeds: range, num_frames: int | None, episo
 
     @jax.jit
     def evaluate(actors: Any, keys: jax.Array) -> Episodes:
-        return jax.vmap(lambda one: play_episodes(env, scenario, policy, (one, params.power_max), keys))(actors)
+        return jax.vmap(lambda one: play_episodes(env, scenario, policy, (one, params), keys))(actors)
 
     curve, frames = [], []
     for _ in range(trainer.num_chunks):

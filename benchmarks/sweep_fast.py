@@ -59,7 +59,7 @@ def main() -> None:
     keys = jnp.tile(jax.vmap(jax.random.key)(seeds), len(points))
 
     def evaluate(actors):
-        episodes = play_episodes(env, scenario, policy, (actors, params.power_max), evaluation_keys(16))
+        episodes = play_episodes(env, scenario, policy, (actors, params), evaluation_keys(16))
         return jnp.mean(episodes.episode_return)
 
     start = time.perf_counter()

@@ -12,7 +12,7 @@ from typing import Any
 
 import wrapt
 
-__all__ = ["make", "register", "registered_envs"]
+__all__ = ["make", "register", "registered_envs", "static_arguments"]
 
 registered_envs: list[str] = []
 """Public environment ids, in order of registration."""
@@ -63,16 +63,32 @@ def make(env_id: str, **static: Any) -> tuple[Any, Any]:
     return env, env.default_params
 
 
+def static_arguments(env_id: str, **static: Any) -> dict[str, Any]:
+    """The arguments of a registered environment's constructor, the defaults of those not given included.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
+    signature = inspect.signature(_entry_point(env_id))
+    try:
+        bound = signature.bind(**static)
+    except TypeError as error:
+        raise ValueError(f"{env_id}: {error}; it takes {signature}") from error
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
 def _construct(env_id: str, static: dict[str, Any]) -> Any:
+    static_arguments(env_id, **static)
+    return _entry_point(env_id)(**static)
+
+
+def _entry_point(env_id: str) -> Callable[..., Any]:
     entry_point = _entry_points[env_id]
     if isinstance(entry_point, str):
         module, _, name = entry_point.partition(":")
         entry_point = getattr(importlib.import_module(module), name)
-    try:
-        inspect.signature(entry_point).bind(**static)
-    except TypeError as error:
-        raise ValueError(f"{env_id}: {error}; it takes {inspect.signature(entry_point)}") from error
-    return entry_point(**static)
+    return entry_point
 
 
 register("MultiUEOffloading-v0", "mec_jax.envs.offloading:MultiUEOffloading")

@@ -5,8 +5,11 @@ are summed up by the interquartile mean with a bootstrap interval (Agarwal et al
 Learning at the Edge of the Statistical Precipice").
 """
 
-from collections.abc import Callable, Hashable
+import json
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,6 +18,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from numpy.typing import ArrayLike
 from scipy import stats
+
+import mec_jax
+from mec_jax.solvers import solver_of
+
+PROTOCOL = 1
+"""Version of the protocol: of scenarios (`env.evaluation_params`), keys and statistics. Scores of different versions do
+not compare.
+"""
 
 EVALUATION_SEED = 2022
 """Seed of `evaluation_keys`."""
@@ -28,6 +39,10 @@ class Policy(Hashable, Protocol):
 
     def __call__(self, policy_params: PyTree, observation: Array, key: Array, /) -> Any:
         """Action for the observation."""
+
+
+type PlainPolicy = Callable[[Array, Array], Any]
+"""`policy(observation, key) -> action` of one episode."""
 
 
 class Episodes(NamedTuple):
@@ -94,6 +109,7 @@ def play_episode(
         key: Key of the episode.
         goes_on: Ends the episode early when it turns false of the episode so far.
     """
+
     def unfinished(carry: tuple) -> Bool[Array, ""]:
         so_far, state = carry[0], carry[2]
         more = ~(so_far.terminated | env.is_truncated(state, params))
@@ -105,9 +121,7 @@ def play_episode(
         action = policy(policy_params, observation, policy_key)
         observation, state, reward, terminated, info = env.step_env(step_key, state, action, params)
         frames = so_far.frames + 1
-        so_far = Episodes(
-            so_far.episode_return + reward, frames, terminated, _measures(env, info, frames, params)
-        )
+        so_far = Episodes(so_far.episode_return + reward, frames, terminated, _measures(env, info, frames, params))
         return so_far, observation, state, key
 
     key, reset_key = jax.random.split(key)
@@ -122,6 +136,148 @@ _NOTHING = Episodes(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool)
 
 def _measures(env: Any, info: dict[str, Array], frames: Int[Array, ""], params: Any) -> dict[str, Array]:
     return env.measures(info, frames, params) if hasattr(env, "measures") else {}
+
+
+class Column(NamedTuple):
+    """A measure in a table."""
+
+    header: str
+    measure: str
+    scale: float = 1.0  # from the measure's unit to the header's
+    savings: Mapping[str, str] = MappingProxyType({})  # header of 1 - measure / Local's: which measure of Local
+
+
+@dataclass(frozen=True)
+class Report:
+    """What several policies are worth in one environment, beside its rulers.
+
+    A row holds `runs` (training runs, 1 for what needs no learning), `return` (mean over runs and episodes) and
+    `return_interval`, `score` (interquartile mean over runs) and `score_interval` where the environment has rulers,
+    `terminated` (share of episodes), the means of all measures, and by `COLUMNS` of the solvers the savings against
+    Local. Intervals are 95 % bootstrap intervals over runs or, of a single run, over its episodes.
+    """
+
+    env_id: str
+    protocol: int
+    episodes: int
+    columns: tuple[Column, ...]
+    rows: dict[str, dict[str, Any]]
+
+    def headers(self) -> list[str]:
+        """Of `cells`."""
+        named = ["policy", "return"]
+        for column in self.columns:
+            named += [column.header, *column.savings]
+        return [*named, *(["score"] if self._scored() else [])]
+
+    def cells(self, name: str) -> list[str]:
+        """A row as a table shows it."""
+        row = self.rows[name]
+        runs = f", {row['runs']} runs" if row["runs"] > 1 else ""
+        cut_off = "" if row["terminated"] in (0, 1) else f" ({1 - row['terminated']:.0%} cut off)"
+        low, high = row["return_interval"]
+        cells = [name + runs + cut_off, f"{row['return']:.3f} ± {(high - low) / 2:.3f}"]
+        for column in self.columns:
+            cells.append(f"{column.scale * row[column.measure]:.4g}")
+            cells += [f"{row[header]:.0%}" for header in column.savings]
+        if self._scored():
+            spread = "[{:.3f}, {:.3f}]".format(*row["score_interval"])
+            cells.append(f"{row['score']:.3f} {spread}" if row["runs"] > 1 else f"{row['score']:.3f}")
+        return cells
+
+    def markdown(self) -> str:
+        """A page with the table."""
+        lines = [f"# {self.env_id}", "", f"| {' | '.join(self.headers())} |", "|---" * len(self.headers()) + "|"]
+        lines += [f"| {' | '.join(self.cells(name))} |" for name in self.rows]
+        return "\n".join([*lines, "", self.caption(), ""])
+
+    def caption(self) -> str:
+        """How to read the table."""
+        ruler = f" Score: 0 = Random, 1 = {list(self.rows)[-1]}." if self._scored() else ""
+        return (
+            f"{self.episodes} episodes, protocol {self.protocol}. Return with its 95 % interval, over runs if there "
+            f"are several, else over episodes.{ruler}"
+        )
+
+    def json(self) -> str:
+        """All numbers."""
+        about = {"env_id": self.env_id, "protocol": self.protocol, "episodes": self.episodes, "rows": self.rows}
+        return json.dumps(about, indent=2) + "\n"
+
+    def _scored(self) -> bool:
+        return all("score" in row for row in self.rows.values())
+
+
+def evaluate(
+    env_id: str,
+    policies: Mapping[str, PlainPolicy | Sequence[PlainPolicy]],
+    episodes: int = 256,
+    params: Any = None,
+    **static: Any,
+) -> Report:
+    """Measure policies beside the rulers of an environment, by the protocol.
+
+    Args:
+        env_id: Id of an environment of the suite.
+        policies: By name `policy(observation, key) -> action` of one episode, in JAX; or several, one a training run.
+        episodes: Episodes each plays.
+        params: The environment's parameters; the defaults if None. Its evaluation scenario is played.
+        **static: Arguments of the environment's constructor.
+
+    Raises:
+        ValueError: If there is no such environment.
+    """
+    env, default = mec_jax.make(env_id, **static)
+    scenario = env.evaluation_params(default if params is None else params)
+    keys = evaluation_keys(episodes)
+
+    def play(policy: PlainPolicy) -> Episodes:
+        return play_episodes(env, scenario, lambda nothing, observation, key: policy(observation, key), None, keys)
+
+    runs = {name: policy if isinstance(policy, Sequence) else [policy] for name, policy in policies.items()}
+    return compare(env, scenario, {name: [play(policy) for policy in group] for name, group in runs.items()}, keys)
+
+
+def compare(env: Any, params: Any, played: Mapping[str, Sequence[Episodes]], keys: Array) -> Report:
+    """Report on episodes beside the environment's rulers, played with the same keys.
+
+    Args:
+        env: The environment; one that is not of this suite has no rulers and no scores.
+        params: The scenario.
+        played: By name the episodes of one or several runs.
+        keys: What they were played with.
+    """
+    solver = solver_of(env)
+    rows = {name: list(runs) for name, runs in played.items()}
+    if solver is not None:
+        rows |= {name: [episodes] for name, episodes in solver.rulers(env, params, keys).items()}
+    columns = solver.COLUMNS if solver is not None else ()
+    returns = {name: np.array([np.mean(run.episode_return) for run in runs], float) for name, runs in rows.items()}
+    table: dict[str, dict[str, Any]] = {}
+    for name, runs in rows.items():
+        several = len(runs) > 1
+        samples = returns[name] if several else np.asarray(runs[0].episode_return, float)
+        means = {
+            column: float(np.mean([np.mean(np.asarray(run.columns()[column], float)) for run in runs]))
+            for column in runs[0].columns()
+        }
+        row: dict[str, Any] = {
+            "runs": len(runs),
+            "return": means.pop("episode_return"),
+            "return_interval": bootstrap_interval(samples, statistic=np.mean),
+            **means,
+        }
+        if solver is not None:
+            zero, one = (float(returns[ruler][0]) for ruler in ("Random", list(rows)[-1]))
+            scores = normalised_score(returns[name], zero, one)
+            row["score"] = float(interquartile_mean(scores))
+            row["score_interval"] = bootstrap_interval(scores)
+        table[name] = row
+    for row in table.values():
+        for column in columns:
+            for header, measure in column.savings.items():
+                row[header] = 1 - row[column.measure] / table["Local"][measure]
+    return Report(env.name, PROTOCOL, len(keys), columns, table)
 
 
 def interquartile_mean(x: ArrayLike, axis: int | None = None) -> Any:

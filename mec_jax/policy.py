@@ -39,12 +39,19 @@ logits, a gaussian head, always of size 1, a raw mean and a raw standard deviati
 
 What is drawn is clipped to low..high. "scale", "low" and "high" are one number, or one for each UE. The
 action has one field for each head, in that order.
+
+One network may decide for all: then "stacked" is 1, and every head has a "shape", [] or [n] or [n, k], that of its
+field. Its last layer puts out `size` logits for each entry, or the raw means of all entries and then their raw standard
+deviations. The mean of such a gaussian head may be "linear", raw mean * scale + offset; "offset", "scale", "low" and
+"high" are one number or of the head's shape. A head of kind "simplex" is a gaussian one whose action is the softmax of
+what is drawn.
 """
 
 import functools
 import hashlib
 import io
 import json
+import operator
 import os
 import secrets
 import zipfile
@@ -100,7 +107,7 @@ class Gaussian(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Policy:
-    """Decides for all UEs from one observation.
+    """Decides from one observation, for all UEs.
 
     Takes copies of `arrays` and `metadata`, which the module's docstring describes; NumPy and JAX arrays in the
     metadata become lists and numbers. If they don't describe a policy, a ValueError says what to change.
@@ -131,7 +138,7 @@ class Policy:
 
         Returns:
             A NamedTuple like the environment's action, e.g. `OffloadAction(cut, channel, power)`, each
-            [..., ue]: int32 for a categorical head, float32 within its bounds for a gaussian one.
+            [..., ue], or [..., *shape]: int32 for a categorical head, float32 within its bounds for a gaussian one.
         """
         said = self.distribution(observation)
         action: dict[str, NDArray[Any]] = {}
@@ -140,6 +147,9 @@ class Policy:
             action[name] = said[name].mode() if rng is None else said[name].sample(rng)
             if head["kind"] == "gaussian":
                 action[name] = np.clip(action[name], _float32(head["low"]), _float32(head["high"]))
+            elif head["kind"] == "simplex":
+                power = np.exp(action[name] - action[name].max(axis=-1, keepdims=True))
+                action[name] = power / power.sum(axis=-1, keepdims=True)
         return _action_class(self.metadata["action"], tuple(action))(*action.values())
 
     def distribution(self, observation: ArrayLike) -> dict[str, Categorical | Gaussian]:
@@ -158,7 +168,7 @@ class Policy:
                 for layer in hidden:
                     raw = activation(self._dense(layer, raw))
                 raw = self._dense(last, raw).swapaxes(0, 1)
-                raw = raw.reshape(*batch, *raw.shape[1:])  # [..., ue, outputs]
+                raw = raw.reshape(*batch, *_entries(head, raw.shape[1:]))  # [..., ue, outputs]
                 said[head["name"]] = Categorical(raw) if head["kind"] == "categorical" else _gaussian(raw, head)
         if not all(np.isfinite(part).all() for parts in said.values() for part in parts):
             raise ValueError("the network overflows on this observation: give it numbers like those it was trained on")
@@ -179,15 +189,29 @@ _float32 = functools.partial(np.asarray, dtype=np.float32)
 _action_class = functools.lru_cache(namedtuple)  # two policies of one kind have one class
 
 
+def _entries(head: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of what a head's last layer puts out, [net, outputs], by the entries of its action."""
+    if "shape" not in head:
+        return shape
+    return (*head["shape"], head["size"]) if head["kind"] == "categorical" else (2, *head["shape"])
+
+
 def _gaussian(raw: _Floats, head: Mapping[str, Any]) -> Gaussian:
     scale, std = _float32(head["scale"]), _STDS[head["std"]]
-    return Gaussian(_sigmoid(raw[..., 0]) * scale, std(raw[..., 1]) * scale + _float32(head["std_min"]))
+    if "shape" in head:
+        axis = -1 - len(head["shape"])
+        mean, deviation = np.take(raw, 0, axis), np.take(raw, 1, axis)
+    else:
+        mean, deviation = raw[..., 0], raw[..., 1]
+    mean = _sigmoid(mean) * scale if head["mean"] == "sigmoid" else mean * scale + _float32(head["offset"])
+    return Gaussian(mean, std(deviation) * scale + _float32(head["std_min"]))
 
 
 def _observation(value: ArrayLike, metadata: Mapping[str, Any]) -> _Floats:
     """The observation as the network reads it."""
     size, per_ue, normal = (metadata["observation"][name] for name in ("size", "per_ue", "normalisation"))
-    mend = f"give [..., {size}], for each of {metadata['network']['stacked']} UEs {', '.join(per_ue)}"
+    ues = metadata["network"]["stacked"]
+    mend = f"give [..., {size}], {f'for each of {ues} UEs ' if ues > 1 else ''}{', '.join(per_ue)}"
     try:
         x = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on another device
@@ -356,7 +380,16 @@ _METADATA: dict[str, _Rule] = {
 }
 _OBSERVATION = {"size": _COUNT, "per_ue": _list_of(_TEXT), "normalisation": _NORMALISATION}
 _NETWORK = {"stacked": _COUNT, "activation": _one_of(*_ACTIVATIONS), "trunk": _NAMES, "heads": _list_of(_OBJECT)}
-_HEAD = {"name": _NAME, "kind": _one_of("categorical", "gaussian"), "layers": _list_of(_NAME), "size": _COUNT}
+_SHAPE: _Rule = (
+    "a list of at most 2 whole numbers, each at least 1",
+    lambda value: isinstance(value, list) and len(value) <= 2 and all(map(_COUNT[1], value)),
+)
+_HEAD = {
+    "name": _NAME,
+    "kind": _one_of("categorical", "gaussian", "simplex"),
+    "layers": _list_of(_NAME),
+    "size": _COUNT,
+}
 
 
 def _check(value: dict[str, Any], rules: Mapping[str, _Rule], where: str = "") -> None:
@@ -377,7 +410,10 @@ def _check_metadata(metadata: Any) -> None:
     _check(observation, _OBSERVATION, "observation.")
     _check(network, _NETWORK, "network.")
     ues, size, values = network["stacked"], observation["size"], len(observation["per_ue"])
-    if (num_ues := metadata["env_static"].get("num_ues")) != ues:
+    shaped = any("shape" in head for head in network["heads"])
+    if shaped and ues != 1:
+        raise ValueError(f"'network.stacked' is {ues}: it must be 1 where a head has a 'shape'")
+    if not shaped and (num_ues := metadata["env_static"].get("num_ues")) != ues:
         raise ValueError(f"'network.stacked' is {ues}, 'env_static.num_ues' {_short(num_ues)}: they must be equal")
     if size != values * ues:
         raise ValueError(f"field 'observation.size' is {size}: it must be {values} values times {ues} UEs")
@@ -385,20 +421,34 @@ def _check_metadata(metadata: Any) -> None:
         rules = {"mean": _numbers((size,)), "std": _numbers((size,), above=0), "clip": _numbers((), above=0)}
         _check({"clip": 1} | normalisation, rules, "observation.normalisation.")
 
-    gaussian = _HEAD | {"size": _ONE, "mean": _one_of("sigmoid"), "std": _one_of(*_STDS), "std_min": _numbers(())}
-    gaussian |= {"scale": _numbers((), (ues,), above=0)} | dict.fromkeys(("low", "high"), _numbers((), (ues,)))
     for index, head in enumerate(network["heads"]):
         where = f"network.heads[{index}]."
-        if head.get("kind") != "gaussian":
-            _check(head, _HEAD, where)
+        rules = _head_rules(head, shaped, ues)
+        _check(head, rules, where)
+        if head["kind"] == "categorical":
             continue
-        _check(head, gaussian, where)
         if head["std_min"] < 0 or (_float32(head["low"]) > _float32(head["high"])).any():
             raise ValueError(f"'{where}low' must be at most '{where}high', and '{where}std_min' at least 0")
     try:
         _action_class(metadata["action"], tuple(head["name"] for head in network["heads"]))
     except ValueError as error:
         raise ValueError(f"'action' and the heads' names must suit a namedtuple ({error}); choose others") from None
+
+
+def _head_rules(head: Mapping[str, Any], shaped: bool, ues: int) -> dict[str, _Rule]:
+    """What the fields of a head must be; with `shaped`, heads have shapes and `ues` is 1."""
+    rules = _HEAD | ({"shape": _SHAPE} if shaped else {"kind": _one_of("categorical", "gaussian")})
+    if head.get("kind") not in ("gaussian", "simplex"):
+        return rules
+    entries: tuple[int, ...] = (ues,)
+    if shaped and _SHAPE[1](head.get("shape")):
+        entries = tuple(head["shape"])
+    rules |= {"size": _ONE, "mean": _one_of("sigmoid"), "std": _one_of(*_STDS), "std_min": _numbers(())}
+    if shaped:
+        rules |= {"mean": _one_of("linear"), "offset": _numbers((), entries)}
+        if head.get("kind") == "simplex" and not head.get("shape"):
+            rules |= {"shape": _list_of(_COUNT)}
+    return rules | {"scale": _numbers((), entries, above=0), **dict.fromkeys(("low", "high"), _numbers((), entries))}
 
 
 def _check_arrays(arrays: Mapping[str, _Floats], metadata: Mapping[str, Any]) -> None:
@@ -415,6 +465,7 @@ def _check_arrays(arrays: Mapping[str, _Floats], metadata: Mapping[str, Any]) ->
             for name, shape in ((f"{layer}/kernel", (ues, inputs, width)), (f"{layer}/bias", (ues, width))):
                 if arrays[name].shape != shape:
                     raise ValueError(f"array {name!r} has shape {arrays[name].shape}: it must be {shape}")
-        if width != (outputs := head["size"] if head["kind"] == "categorical" else 2):
+        entries = functools.reduce(operator.mul, head.get("shape", ()), 1)
+        if width != (outputs := entries * (head["size"] if head["kind"] == "categorical" else 2)):
             needs = f"{head['kind']} head {head['name']!r} of size {head['size']} needs {outputs}"
             raise ValueError(f"array '{layers[-1]}/kernel' has {width} outputs: {needs}; mend the array or the size")

@@ -150,7 +150,7 @@ class Training:
 
         def evaluate(actors: Any, point: dict[str, jax.Array], keys: jax.Array) -> dict[str, jax.Array]:
             beta = numbers(point)[1].beta
-            play = partial(play_episode, env, scenario.replace(beta=beta), policy, (actors, params.power_max))
+            play = partial(play_episode, env, scenario.replace(beta=beta), policy, (actors, params))
             return costs(jax.vmap(play)(keys), env)
 
         def mapped(function: Any, *axes: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mec_jax.envs.multi_exit import AllocationAction, MultiExitAllocation, Params, Scenario
-from mec_jax.evaluation import Episodes, Policy, play_episodes
+from mec_jax.evaluation import Column, Episodes, Policy, play_episodes
 from mec_jax.physics.multi_exit import Options, chosen
 
 CAPACITY = 32
@@ -348,6 +348,22 @@ def play_baselines(env: MultiExitAllocation, params: Params, keys: Array) -> dic
         name: play_episodes(env, own.get(name, params), policy, own.get(name, params), keys)
         for name, policy in baselines(env).items()
     }
+
+
+COLUMNS = (Column("cost", "cost"), Column("ms", "latency", 1e3), Column("mJ", "energy", 1e3))
+"""Measures in a table: means over devices and steps."""
+
+
+def rulers(env: MultiExitAllocation, params: Params, keys: Array) -> dict[str, Episodes]:
+    """Episodes of the baselines and the bound, which in a bandit is the exact optimum.
+
+    Args:
+        env: The environment.
+        params: The scenario.
+        keys: Keys `[episode]`.
+    """
+    name = "Optimum with free switches" if env.markov else "Exact optimum"
+    return play_baselines(env, params, keys) | {name: bound(env, params, keys)}
 
 
 @cache

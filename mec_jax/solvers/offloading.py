@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mec_jax.envs.offloading import MIN_POWER, MultiUEOffloading, OffloadAction, Params, State
-from mec_jax.evaluation import Episodes, Policy, evaluation_keys, play_episode
+from mec_jax.evaluation import Column, Episodes, Policy, evaluation_keys, play_episode, play_episodes
 
 
 def local(env: MultiUEOffloading, params: Params, observation: Array, key: Array) -> OffloadAction:
@@ -57,6 +57,32 @@ def baselines(env: MultiUEOffloading) -> Mapping[str, Policy]:
     """
     named = {"Local": local, "All-edge": all_edge, "Random": uniform}
     return MappingProxyType({name: partial(policy, env) for name, policy in named.items()})
+
+
+COLUMNS = (
+    Column("ms/task", "latency", 1e3, {"time saved": "task_latency", "(in frames)": "latency"}),
+    Column("mJ/task", "energy", 1e3, {"energy saved": "energy"}),
+)
+"""Measures in a table, and their savings against Local: time against its true time, and against its whole frames."""
+
+
+def rulers(env: MultiUEOffloading, params: Params, keys: Array) -> dict[str, Episodes]:
+    """Episodes of the baselines, the best static action and, if one is stored, the best known plan.
+
+    Args:
+        env: The environment.
+        params: The scenario.
+        keys: Keys `[episode]`.
+    """
+    from mec_jax.solvers.offloading_plans import best_known, play_plan  # they search from what is here
+
+    played = {name: play_episodes(env, params, policy, params, keys) for name, policy in baselines(env).items()}
+    action = best_static(env, params, jax.random.key(0)).action
+    played["Best static"] = play_episodes(env, params, static, action, keys)
+    known = best_known(env, params)
+    if known is not None:
+        played["Best known"] = play_plan(env, params, known.plan, keys[:1])
+    return played
 
 
 @partial(jax.jit, static_argnames="env")
