@@ -27,6 +27,7 @@ from mec_jax.solvers import multi_exit as solvers
 
 RESULT = Path(__file__).resolve().parent / "results" / "multi_exit_bruteforce.txt"
 BANDITS = ("MultiExitAllocation-v0", "MultiExitAllocation-Video-v0", "MultiExitAllocation-Compressed-v0")
+BATCH = 500  # scenarios at once: FP-AR tries 1000 shares in each
 TOLERANCE = 1e-5  # relative, float32
 
 
@@ -37,16 +38,20 @@ def best_of_all(fixed: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, float]
     return np.array(np.unravel_index(best, costs.shape)), float(costs.flat[best])
 
 
-@partial(jax.jit, static_argnames=("env", "policy"))
-def decide(env: MultiExitAllocation, params: Params, policy: Any, keys: Any) -> tuple[Any, AllocationAction]:
+def decide(env: MultiExitAllocation, params: Params, policy: Any, keys: Any) -> tuple[np.ndarray, AllocationAction]:
     """Total costs [key] and actions of a policy in the scenarios of the keys."""
+    parts = [_decide(env, params, policy, keys[start : start + BATCH]) for start in range(0, len(keys), BATCH)]
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
+
+@partial(jax.jit, static_argnames=("env", "policy"))
+def _decide(env: MultiExitAllocation, params: Params, policy: Any, keys: Any) -> Any:
     def one(key: Any) -> Any:
         observation, _ = env.reset_env(key, params)
         action = policy(params, observation, key)
         return jnp.sum(env.costs(env.scenario(observation, params), action, params).cost), action
 
-    return jax.lax.map(one, keys, batch_size=min(200, len(keys)))
+    return jax.vmap(one)(keys)
 
 
 def cost_ratios(env: MultiExitAllocation, params: Params, number: int) -> dict[str, np.ndarray]:
