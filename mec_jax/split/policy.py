@@ -1,0 +1,210 @@
+"""An exported policy (`mec_jax.policy`) as a PyTorch module, beside the split network that it drives.
+
+policy = load_torch_policy("policy.npz")
+action = policy.act(observation)                       # the likeliest action
+action = policy.act(observation, torch.Generator())    # a sample
+"""
+
+import functools
+import os
+from collections import namedtuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mec_jax.policy import AS_RETURNED, Policy, load_policy
+
+__all__ = ["Categorical", "Gaussian", "TorchPolicy", "load_torch_policy"]
+
+
+class Categorical(NamedTuple):
+    """What a categorical head says: p(i) is proportional to exp(logits[i])."""
+
+    logits: torch.Tensor  # [..., *entries, size]
+
+    def mode(self) -> torch.Tensor:
+        """The likeliest choice, [..., *entries]."""
+        return self.logits.argmax(-1)
+
+    def sample(self, generator: torch.Generator) -> torch.Tensor:
+        """A random choice, [..., *entries], by the Gumbel-max trick."""
+        exponential = torch.empty_like(self.logits).exponential_(generator=generator)
+        return (self.logits - exponential.log()).argmax(-1)
+
+
+class Gaussian(NamedTuple):
+    """What a gaussian or simplex head says, before anything is clipped or normalised."""
+
+    mean: torch.Tensor  # [..., *entries]
+    std: torch.Tensor  # [..., *entries]
+
+    def mode(self) -> torch.Tensor:
+        """The mean."""
+        return self.mean
+
+    def sample(self, generator: torch.Generator) -> torch.Tensor:
+        """A random number."""
+        noise = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + self.std * noise
+
+
+class TorchPolicy(nn.Module):
+    """Decides from one observation, as `mec_jax.policy.Policy` does; equal to it up to float32's rounding.
+
+    Its parameters are the policy's arrays, so it can be trained further, exported or moved to another device.
+
+    Args:
+        policy: What `mec_jax.policy.load_policy` gives.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.metadata = policy.metadata
+        network, observation = self.metadata["network"], self.metadata["observation"]
+        names = sorted({name.rpartition("/")[0] for name in policy.arrays})
+        # With prefixes: a ModuleDict refuses the names of its own methods.
+        self.layers = nn.ModuleDict(
+            {
+                f"layer_{name}": _Layer(*(policy.arrays[f"{name}/{part}"] for part in ("kernel", "bias")))
+                for name in names
+            }
+        )
+        self.heads = nn.ModuleDict({f"head_{head['name']}": _HEADS[head["kind"]](head) for head in network["heads"]})
+        normal = {} if observation["normalisation"] == AS_RETURNED else observation["normalisation"]
+        for name, default in (("mean", 0.0), ("std", 1.0), ("clip", torch.inf)):
+            self.register_buffer(f"observation_{name}", torch.tensor(normal.get(name, default), dtype=torch.float32))
+        self._activation = _ACTIVATIONS[network["activation"]]
+
+    def forward(self, observation: torch.Tensor) -> dict[str, Categorical | Gaussian]:
+        """What the heads say of an observation [..., size], by name: logits, or mean and standard deviation.
+
+        Raises:
+            ValueError: If the observation's last axis has another size.
+        """
+        size, network = self.metadata["observation"]["size"], self.metadata["network"]
+        if observation.shape[-1:] != (size,):
+            raise ValueError(f"the observation has shape {list(observation.shape)}: give [..., {size}]")
+        batch = observation.shape[:-1]
+        x = (observation.reshape(-1, size) - self.observation_mean) / self.observation_std
+        x = torch.clamp(x, -self.observation_clip, self.observation_clip)
+        for layer in network["trunk"]:
+            x = self._activation(self._layer(layer)(x))  # [net, batch, outputs]
+        said = {}
+        for head in network["heads"]:
+            *hidden, last = head["layers"]
+            raw = x
+            for layer in hidden:
+                raw = self._activation(self._layer(layer)(raw))
+            raw = self._layer(last)(raw).swapaxes(0, 1)
+            said[head["name"]] = self._head(head["name"])(raw.reshape(*batch, *raw.shape[1:]))
+        return said
+
+    @torch.no_grad()
+    def act(self, observation: Any, generator: torch.Generator | None = None) -> Any:
+        """Decides.
+
+        Args:
+            observation: [..., size], finite, in the environment's order; a tensor or what makes one.
+            generator: Draws the action; without it the action is the likeliest one. On the policy's device.
+
+        Returns:
+            A NamedTuple like the environment's action, e.g. `OffloadAction(cut, channel, power)`, each [..., ue] or
+            [..., *shape]: int64 for a categorical head, float32 within its bounds for a gaussian one.
+
+        Raises:
+            ValueError: If the observation is not finite or has another size, or the network overflows on it.
+        """
+        observation = torch.as_tensor(observation, dtype=torch.float32, device=self.observation_mean.device)
+        if not torch.isfinite(observation).all():
+            raise ValueError("the observation holds a NaN, or a number too large for float32: give finite ones")
+        said = self(observation)
+        if not all(torch.isfinite(part).all() for parts in said.values() for part in parts):
+            raise ValueError("the network overflows on this observation: give it numbers like those it was trained on")
+        drawn = {name: parts.mode() if generator is None else parts.sample(generator) for name, parts in said.items()}
+        action = {name: self._head(name).action(value) for name, value in drawn.items()}
+        return _action_class(self.metadata["action"], tuple(action))(**action)
+
+    def _layer(self, name: str) -> nn.Module:
+        return self.layers[f"layer_{name}"]
+
+    def _head(self, name: str) -> nn.Module:
+        return self.heads[f"head_{name}"]
+
+
+def load_torch_policy(path: str | os.PathLike[str]) -> TorchPolicy:
+    """The policy of a file that `mec_jax.policy.save_policy` wrote; of any other a ValueError says what is wrong."""
+    return TorchPolicy(load_policy(path))
+
+
+_action_class = functools.lru_cache(namedtuple)  # two policies of one kind have one class
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
+_STDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "softplus": functional.softplus,
+    "sigmoid": torch.sigmoid,
+    "exp": torch.exp,
+}
+
+
+class _Layer(nn.Module):
+    """One dense layer of every network: [batch, inputs] or [net, batch, inputs] to [net, batch, outputs]."""
+
+    def __init__(self, kernel: Any, bias: Any) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.tensor(kernel))  # [net, inputs, outputs]
+        self.bias = nn.Parameter(torch.tensor(bias))  # [net, outputs]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.kernel + self.bias[:, None]
+
+
+class _CategoricalHead(nn.Module):
+    """Logits from what the last layer puts out, [..., net, outputs]."""
+
+    def __init__(self, head: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.shape, self.size = head.get("shape"), head["size"]
+
+    def forward(self, raw: torch.Tensor) -> Categorical:
+        return Categorical(raw if self.shape is None else raw.reshape(*raw.shape[:-2], *self.shape, self.size))
+
+    def action(self, drawn: torch.Tensor) -> torch.Tensor:
+        return drawn
+
+
+class _GaussianHead(nn.Module):
+    """Mean and standard deviation from what the last layer puts out, [..., net, outputs]."""
+
+    def __init__(self, head: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.shape, self.is_linear = head.get("shape"), head["mean"] == "linear"
+        self.std, self.std_min = _STDS[head["std"]], head["std_min"]
+        for name in ("scale", "offset", "low", "high"):
+            self.register_buffer(name, torch.tensor(head.get(name, 0.0), dtype=torch.float32))
+
+    def forward(self, raw: torch.Tensor) -> Gaussian:
+        if self.shape is None:
+            mean, std = raw.unbind(-1)
+        else:
+            mean, std = raw.reshape(*raw.shape[:-2], 2, *self.shape).unbind(-1 - len(self.shape))
+        mean = mean * self.scale + self.offset if self.is_linear else torch.sigmoid(mean) * self.scale
+        return Gaussian(mean, self.std(std) * self.scale + self.std_min)
+
+    def action(self, drawn: torch.Tensor) -> torch.Tensor:
+        return torch.clamp(drawn, self.low, self.high)
+
+
+class _SimplexHead(_GaussianHead):
+    """Its action is the softmax of what is drawn."""
+
+    def action(self, drawn: torch.Tensor) -> torch.Tensor:
+        return drawn.softmax(-1)
+
+
+_HEADS: dict[str, type[nn.Module]] = {
+    "categorical": _CategoricalHead,
+    "gaussian": _GaussianHead,
+    "simplex": _SimplexHead,
+}
