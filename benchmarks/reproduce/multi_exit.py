@@ -451,7 +451,7 @@ def write_page(
     command: str,
     seconds: float,
 ) -> dict[Claim, Verdict]:
-    """Write README.md and the figure; the verdicts at the defaults.
+    """Write README.md, the figure and the curves at the defaults; the verdicts on those.
 
     Args:
         folder: Where to.
@@ -507,12 +507,11 @@ def write_page(
     content = {
         "bandwidths_mbps": list(bandwidths),
         "machine": about,
-        "settings": SENSITIVITY,
         "curves": {
-            setup: [
-                {name: {metric: x.tolist() for metric, x in curve.items()} for name, curve in one.items()}
-                for one in settings
-            ]
+            setup: {
+                name: {metric: [float(f"{x:.6g}") for x in values] for metric, values in curve.items()}
+                for name, curve in settings[0].items()
+            }
             for setup, settings in curves.items()
         },
         "splits": {setup: table.tolist() for setup, table in splits.items()},
