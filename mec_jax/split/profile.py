@@ -1,0 +1,355 @@
+"""Measures what a PyTorch network costs a UE, cut by cut, and writes a profile that the environments load.
+
+The UE computes the network up to the cut, the prefix, and packs the feature into 8 bits an element (`split.codec`). All
+is for one image on this machine.
+"""
+
+import csv
+import difflib
+import importlib.util
+import io
+import json
+import math
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mec_jax.split.codec import BITS_PER_ELEMENT, HEADER_BITS, encode
+from mec_jax.split.graph import CutGraph, CutPoint
+
+__all__ = ["Cost", "Measurement", "Times", "choose_cuts", "load_module", "measure", "write_profile"]
+
+INPUT_BITS_PER_ELEMENT = 8
+"""Of an image, which is sent as it is."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Of repeated measurements."""
+
+    median: float  # s
+    spread: float  # s, interquartile range
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> "Times":
+        """Of single measurements in s."""
+        low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
+        return cls(float(median), float(high - low))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one cut point costs the UE for one image."""
+
+    point: CutPoint
+    prefix: Times
+    encoder: Times  # 0 at the last point, where nothing is sent
+    bits: int  # to send; 0 at the last point
+    flops: int  # of the prefix by torch's counter: 2 for a multiply-accumulate of convolutions and matrix products
+    memory: int  # bytes: parameters and the largest sum of live activations, without the kernels' own workspace
+
+    @property
+    def time(self) -> float:
+        """Of prefix and encoder, s."""
+        return self.prefix.median + self.encoder.median
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Costs of a network on one machine."""
+
+    image: CutPoint  # the first: what sending the input means
+    costs: tuple[Cost, ...]  # in the network's order; the last computes it whole
+    repeats: int
+    machine: str  # with threads and versions
+
+    @property
+    def spread(self) -> float:
+        """Largest interquartile range of a prefix's time, relative to its median."""
+        return max(cost.prefix.spread / cost.prefix.median for cost in self.costs)
+
+
+def load_module(model: str) -> nn.Module:
+    """A network in evaluation mode, with random weights if it comes from torchvision.
+
+    Args:
+        model: A name that torchvision knows, e.g. "resnet18", or "file.py:factory", a function there that returns an
+            nn.Module.
+
+    Raises:
+        ValueError: If there is no such network, or making it fails.
+    """
+    file, colon, name = model.rpartition(":")
+    if not colon:
+        names = torchvision.models.list_models()
+        if model not in names:
+            close = difflib.get_close_matches(model.lower(), names, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"no network {model!r}{hint} Give a name that torchvision knows, or file.py:factory")
+        return torchvision.models.get_model(model, weights=None).eval()
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise ValueError(f"no Python file {file!r}: give file.py:factory, or a name that torchvision knows")
+    python = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(python)
+        module = getattr(python, name)()
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(f"{model!r} gives no network ({type(error).__name__}: {error}); mend the file") from None
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{model!r} gives a {type(module).__name__}: let it return an nn.Module")
+    return module.eval()
+
+
+def choose_cuts(graph: CutGraph, cuts: Sequence[str]) -> tuple[CutPoint, ...]:
+    """The cut points between the input and the end that `cuts` names, in the network's order.
+
+    Args:
+        graph: Of the network.
+        cuts: Names as in `CutGraph`; or "all"; or "useful", the cuts that send fewer bits than the input and every
+            earlier cut. At any other there is more to compute and nothing to gain.
+
+    Raises:
+        ValueError: If there is no such cut.
+    """
+    between = graph.points[1:-1]
+    floats = [point for point in between if point.dtype is not None and point.dtype.is_floating_point]
+    if tuple(cuts) == ("all",):
+        return tuple(floats)
+    if tuple(cuts) == ("useful",):
+        least = graph.points[0].elements * INPUT_BITS_PER_ELEMENT
+        useful = []
+        for point in floats:
+            if _feature_bits(point) < least:
+                useful.append(point)
+                least = _feature_bits(point)
+        return tuple(useful)
+    chosen = {graph.point(cut).index for cut in cuts}
+    if ends := chosen & {0, len(graph.points) - 1}:
+        raise ValueError(f"{graph.points[min(ends)].name!r} is in every profile: leave it out of the cuts")
+    return tuple(graph.points[index] for index in sorted(chosen))
+
+
+def measure(
+    graph: CutGraph,
+    example: torch.Tensor,
+    points: Sequence[CutPoint],
+    repeats: int = 30,
+    warm_up: int = 3,
+    num_threads: int | None = None,
+) -> Measurement:
+    """Costs of these cut points and of the whole network, which comes last.
+
+    The points take turns, so that what else the machine does meets them alike.
+
+    Args:
+        graph: Of the network, on the device to measure.
+        example: One image, [1, ...], on that device.
+        points: Cut points between the input and the end.
+        repeats: Measurements of each point.
+        warm_up: Runs before them that don't count.
+        num_threads: Threads of PyTorch on the CPU; by default as many as it has now.
+
+    Raises:
+        ValueError: If a number is out of range, or a feature can't be encoded.
+    """
+    for name, number, least in (("repeats", repeats, 1), ("warm_up", warm_up, 0), ("num_threads", num_threads, 1)):
+        if number is not None and number < least:
+            raise ValueError(f"{name} is {number}: it must be at least {least}")
+    threads_before = torch.get_num_threads()
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+    try:
+        with torch.inference_mode():
+            costs = _measure(graph, example, (*points, graph.points[-1]), repeats, warm_up)
+        return Measurement(graph.points[0], costs, repeats, _machine(example.device))
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _measure(
+    graph: CutGraph, example: torch.Tensor, points: Sequence[CutPoint], repeats: int, warm_up: int
+) -> tuple[Cost, ...]:
+    prefixes = [graph.segment(0, point.index) for point in points]
+    local = len(points) - 1
+    prefix_times: list[list[float]] = [[] for _ in points]
+    encoder_times: list[list[float]] = [[] for _ in points]
+    for turn in range(warm_up + repeats):
+        for i, prefix in enumerate(prefixes):
+            image = example.clone()  # a layer may work in place
+            seconds, feature = _timed(prefix, image)
+            encoder_seconds = 0.0
+            if i != local:
+                encoder_seconds, _ = _timed(encode, feature)
+            if turn >= warm_up:
+                prefix_times[i].append(seconds)
+                encoder_times[i].append(encoder_seconds)
+    return tuple(
+        Cost(
+            point=point,
+            prefix=Times.of(prefix_times[i]),
+            encoder=Times.of(encoder_times[i]),
+            bits=0 if i == local else _feature_bits(point),
+            flops=_flops(prefixes[i], example),
+            memory=point.parameter_bytes + point.activation_bytes,
+        )
+        for i, point in enumerate(points)
+    )
+
+
+def _timed(call: Callable[[torch.Tensor], Any], x: torch.Tensor) -> tuple[float, Any]:
+    _wait(x.device)
+    start = time.perf_counter()
+    result = call(x)
+    _wait(x.device)
+    return time.perf_counter() - start, result
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _flops(module: nn.Module, example: torch.Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        module(example.clone())
+    return int(counter.get_total_flops())
+
+
+def _feature_bits(point: CutPoint) -> int:
+    return BITS_PER_ELEMENT * point.elements + HEADER_BITS
+
+
+# Files.
+
+
+def write_profile(path: Path, name: str, measurement: Measurement, power: float) -> Path:
+    """Writes the profile (`mec_jax.profiles`) and, beside it with the ending .csv, all that was measured.
+
+    Each file is replaced at once: whoever looks sees the old one or the whole new one.
+
+    Args:
+        path: Ends in .json.
+        name: Of the network.
+        measurement: What `measure` gave.
+        power: W while the UE computes.
+
+    Returns:
+        The path of the .csv.
+
+    Raises:
+        ValueError: If the power is not finite and positive, or the path can't be written.
+    """
+    if not (math.isfinite(power) and power > 0):
+        raise ValueError(f"power is {power}: it must be a finite number of W above 0")
+    if path.suffix != ".json":
+        raise ValueError(f"profile file {str(path)!r} must end in .json: name it so")
+    table = path.with_suffix(".csv")
+    try:
+        _write(table, _table(measurement, power))
+        _write(path, json.dumps(_content(name, measurement, power), indent=2) + "\n")
+    except OSError as error:
+        raise ValueError(
+            f"can't write profile file {str(path)!r} ({error.strerror}): name one in a folder that you may write to"
+        ) from None
+    return table
+
+
+def _content(name: str, measurement: Measurement, power: float) -> dict[str, Any]:
+    *cuts, local = measurement.costs
+    image = measurement.image
+    after = f"cut after {', '.join(cost.point.name for cost in cuts)}" if cuts else "not cut"
+    return {
+        "schema": 1,
+        "name": name,
+        "description": f"{name} on one {'x'.join(map(str, image.shape[1:]))} input, {after}",
+        "source": {
+            "time": (
+                f"measured by mec-jax profile on {measurement.machine}, {time.strftime('%Y-%m-%d')}: median of "
+                f"{measurement.repeats}, the interquartile range of the prefix at most {measurement.spread:.0%} of it. "
+                "A cut's front is the prefix plus the encoder"
+            ),
+            "power": f"declared, not measured: {power:g} W",
+            "bits_per_element": f"formula: {BITS_PER_ELEMENT} bit (mec_jax.split.codec), and a header of {HEADER_BITS}",
+            "input_bits": f"formula: {image.elements} values of {INPUT_BITS_PER_ELEMENT} bits",
+        },
+        "input_bits": image.elements * INPUT_BITS_PER_ELEMENT,
+        "cuts": [
+            {
+                "name": cost.point.name,
+                "feature_shape": _three_axes(cost.point.shape),
+                "bits_per_element": cost.bits / cost.point.elements,
+                "compression_rate": 1,
+                "front_time_s": cost.time,
+                "front_power_w": power,
+            }
+            for cost in cuts
+        ],
+        "local": {"time_s": local.time, "power_w": power},
+    }
+
+
+def _table(measurement: Measurement, power: float) -> str:
+    rows = [
+        {
+            "name": cost.point.name,
+            "bits": cost.bits,
+            "prefix_time_s": cost.prefix.median,
+            "prefix_time_iqr_s": cost.prefix.spread,
+            "encoder_time_s": cost.encoder.median,
+            "encoder_time_iqr_s": cost.encoder.spread,
+            "flops": cost.flops,
+            "peak_memory_bytes": cost.memory,
+            "energy_j": power * cost.time,
+        }
+        for cost in measurement.costs
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.parent / f".mec_jax-{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _three_axes(shape: tuple[int, ...]) -> list[int]:
+    """A feature's shape as a profile's [C, H, W], which has as many elements."""
+    channels, height, *rest = (*shape[1:], 1, 1)
+    return [shape[0] * channels, height, math.prod(rest)]
+
+
+def _machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cpuinfo = Path("/proc/cpuinfo")
+        lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+        cpu = next(iter(models), platform.processor() or platform.machine())
+        name = f"{cpu}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+        name = name if device.type == "cpu" else f"{device.type} of {name}"
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in ("torch", "torchvision"))
+    return f"{name}, {platform.system()}, Python {platform.python_version()}, {versions}"
