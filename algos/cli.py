@@ -48,8 +48,10 @@ class Evaluate:
     """Run folders or exported policies, all of one environment. Runs that differ by their seed alone are summed up."""
     episodes: int = 256
     """Episodes with fixed keys."""
-    deterministic: bool | None = None
-    """Take the likeliest action or a sample; by default what the algorithm is measured by."""
+    deterministic: bool = False
+    """Take the likeliest actions, by default of algorithms that are measured by them."""
+    sampled: bool = False
+    """Take samples."""
     out: Path | None = None
     """Folder for report.md, report.json and, of run folders, the learning curves."""
 
@@ -63,6 +65,8 @@ class Evaluate:
             raise ValueError(f"--episodes is {self.episodes}: it must be at least 1")
         if not self.paths:
             raise ValueError("name a run folder or an exported policy.npz, or several")
+        if self.deterministic and self.sampled:
+            raise ValueError("--deterministic and --sampled exclude each other: leave one out")
         keys = evaluation_keys(self.episodes)
         played: dict[str, list[Any]] = {}
         curves: dict[str, list[Any]] = {}
@@ -78,7 +82,7 @@ class Evaluate:
                     f"{path} is of another environment or scenario than {self.paths[0]}: evaluate it apart"
                 )
             learner = algorithm(run.algorithm)
-            deterministic = learner.DETERMINISTIC if self.deterministic is None else self.deterministic
+            deterministic = self.deterministic or (learner.DETERMINISTIC and not self.sampled)
             name = f"{run.algorithm.upper()}, {run.preset}" if len(self.paths) > 1 else run.algorithm.upper()
             policy = learner.make_policy(env, run.config, deterministic)
             played.setdefault(name, []).append(play_episodes(env, scenario, policy, (learned, scenario), keys))
@@ -361,9 +365,10 @@ def _print_report(report: Any) -> None:
         caption=report.caption(),
         box=SIMPLE_HEAD,  # with the one below, all columns fit into 80 characters
         collapse_padding=True,
+        pad_edge=False,
     )
     names, *headers = report.headers()
-    table.add_column(names, min_width=len("Best static"))
+    table.add_column(names, no_wrap=True)
     for header in headers:
         table.add_column(header.replace(" ", "\n"), justify="right", no_wrap=True)
     for name in report.rows:

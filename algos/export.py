@@ -20,7 +20,7 @@ from algos import mahppo, ppo
 from algos.algorithms import algorithm
 from algos.distributions import Head, heads_of
 from algos.normalise import CLIP, Moments
-from algos.runs import RunConfig
+from algos.runs import RunConfig, as_arrays
 from mec_jax.envs.offloading import MIN_POWER
 from mec_jax.policy import AS_RETURNED, KIND, SCHEMA, Policy, load_policy, save_policy
 
@@ -89,7 +89,13 @@ def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
         )
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(_foreign(path, f"no {error}")) from None
+    env, params = run.make_env()
     try:
+        trainer = algorithm(name).make_trainer(env, config)
+        state = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
+        shapes = jax.tree.map(jnp.shape, (learned, algorithm(name).learned(state)))
+        if shapes[0] != shapes[1]:
+            raise ValueError("they are of other shapes than its networks")
         arrays, expected = write(run, learned)
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(_foreign(path, f"its arrays differ: {error}")) from None

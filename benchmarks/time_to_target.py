@@ -86,7 +86,7 @@ def measure(seed: int, preset: str, target: float, extra: list[str]) -> dict[str
         begin, seconds, peak = run([*command, "--out", str(out), *extra])
         with (out / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        compared = json.loads((out / "comparison.json").read_text())
+        compared = json.loads((out / "comparison.json").read_text())["rows"]
     clock = [float(row["wall_time"]) - begin for row in rows]
     returns = [float(row["evaluation/episode_return"]) for row in rows]
     index = first_in_a_row(returns, target)
@@ -103,8 +103,8 @@ def measure(seed: int, preset: str, target: float, extra: list[str]) -> dict[str
         "frames_per_s": frames / max(elapsed, 1e-9),
         "end_return": statistics.mean(returns[-LAST:]),
         "final_return": compared["MAHPPO"]["return"],
-        "final_latency_ms": compared["MAHPPO"]["latency_ms"],
-        "final_energy_mj": compared["MAHPPO"]["energy_mj"],
+        "final_latency_ms": 1e3 * compared["MAHPPO"]["latency"],
+        "final_energy_mj": 1e3 * compared["MAHPPO"]["energy"],
         "final_score": compared["MAHPPO"]["score"],
         "peak_mib": peak,
         "curve": list(zip(clock, returns, strict=True)),

@@ -144,6 +144,7 @@ class Column(NamedTuple):
     header: str
     measure: str
     scale: float = 1.0  # from the measure's unit to the header's
+    digits: int = 1  # after the point
     savings: Mapping[str, str] = MappingProxyType({})  # header of 1 - measure / Local's: which measure of Local
 
 
@@ -176,13 +177,13 @@ class Report:
         runs = f", {row['runs']} runs" if row["runs"] > 1 else ""
         cut_off = "" if row["terminated"] in (0, 1) else f" ({1 - row['terminated']:.0%} cut off)"
         low, high = row["return_interval"]
-        cells = [name + runs + cut_off, f"{row['return']:.3f} ± {(high - low) / 2:.3f}"]
+        cells = [name + runs + cut_off, f"{row['return']:.3f} ± {(high - low) / 2:.2f}"]
         for column in self.columns:
-            cells.append(f"{column.scale * row[column.measure]:.4g}")
+            cells.append(f"{column.scale * row[column.measure]:.{column.digits}f}")
             cells += [f"{row[header]:.0%}" for header in column.savings]
         if self._scored():
             spread = "[{:.3f}, {:.3f}]".format(*row["score_interval"])
-            cells.append(f"{row['score']:.3f} {spread}" if row["runs"] > 1 else f"{row['score']:.3f}")
+            cells.append(f"{row['score']:.3f} {spread}" if row["runs"] > 1 else f"{row['score']:.2f}")
         return cells
 
     def markdown(self) -> str:

@@ -610,8 +610,7 @@ def test_a_single_ue_learns_to_offload() -> None:
     scenario, keys = env.evaluation_params(), evaluation_keys(8)
     policy = make_policy(env, config)
     untrained, trained = (
-        play_episodes(env, scenario, policy, (actors, params), keys)
-        for actors in (start.actors, state.actors)
+        play_episodes(env, scenario, policy, (actors, params), keys) for actors in (start.actors, state.actors)
     )
     local = play_episodes(env, scenario, baselines(env)["Local"], scenario, keys)
     assert trained.terminated.all()

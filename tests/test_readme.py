@@ -42,7 +42,7 @@ def test_first_command_trains_and_leaves_a_policy(run_folder: Path) -> None:
     assert {"policy.npz", "curve.png", "metrics.csv", "comparison.json"} <= {
         p.name for p in (run_folder / "run").iterdir()
     }
-    comparison = json.loads((run_folder / "run" / "comparison.json").read_text())
+    comparison = json.loads((run_folder / "run" / "comparison.json").read_text())["rows"]
     assert comparison["Best known"]["score"] == pytest.approx(1)
     assert comparison["Best known"]["return"] > comparison["Best static"]["return"]
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageSequence
 from rich.console import Console
 
 import mec_jax
-from algos import cli, mahppo, runs
+from algos import cli, export, mahppo, runs
 from algos.runs import RunConfig
 from mec_jax import render
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
@@ -311,7 +311,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Any, P
     env, params = run.make_env()
     actors = mahppo.make_actors(env, config).init(KEY, jnp.zeros((1, 8)), params.power_max)
     path = tmp_path_factory.mktemp("trained") / "policy.npz"
-    runs.export_policy(path, run, actors, 0, score={})
+    export.export_policy(path, run, actors, 0, score={})
     return run, actors, path
 
 

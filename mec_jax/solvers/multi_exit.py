@@ -350,7 +350,7 @@ def play_baselines(env: MultiExitAllocation, params: Params, keys: Array) -> dic
     }
 
 
-COLUMNS = (Column("cost", "cost"), Column("ms", "latency", 1e3), Column("mJ", "energy", 1e3))
+COLUMNS = (Column("cost", "cost", digits=4), Column("ms", "latency", 1e3), Column("mJ", "energy", 1e3))
 """Measures in a table: means over devices and steps."""
 
 

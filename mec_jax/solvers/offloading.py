@@ -60,8 +60,8 @@ def baselines(env: MultiUEOffloading) -> Mapping[str, Policy]:
 
 
 COLUMNS = (
-    Column("ms/task", "latency", 1e3, {"time saved": "task_latency", "(in frames)": "latency"}),
-    Column("mJ/task", "energy", 1e3, {"energy saved": "energy"}),
+    Column("ms/task", "latency", 1e3, 1, {"time saved": "task_latency", "by frames": "latency"}),
+    Column("mJ/task", "energy", 1e3, 1, {"energy saved": "energy"}),
 )
 """Measures in a table, and their savings against Local: time against its true time, and against its whole frames."""
 
