@@ -40,6 +40,9 @@ class MultiExit(nn.Module):
         threshold: Least probability of an answer, one for all early exits or one for each in the network's order. Above
             1, no image leaves early.
 
+    Attributes:
+        points: The cut points of the network.
+
     Raises:
         ValueError: If the module can't be cut so, a head does not fit, or the thresholds are not as many as heads.
     """
@@ -53,7 +56,8 @@ class MultiExit(nn.Module):
     ) -> None:
         super().__init__()
         self._graph = CutGraph(module, example)
-        last = len(self._graph.points) - 1
+        self.points = self._graph.points
+        last = len(self.points) - 1
         placed = sorted(((self._graph.point(cut).index, head) for cut, head in heads.items()), key=lambda pair: pair[0])
         cuts = [cut for cut, _ in placed]
         if not cuts or len(set(cuts)) < len(cuts) or cuts[0] == 0 or cuts[-1] == last:
@@ -76,7 +80,7 @@ class MultiExit(nn.Module):
 
     def _check_heads(self, feature: torch.Tensor, shape: torch.Size) -> None:
         for stop, stage in zip(self._stops[:-1], self.stages, strict=False):
-            name = self._graph.points[stop].name
+            name = self.points[stop].name
             with torch.no_grad():
                 feature = stage.layers(feature.clone())
                 try:
