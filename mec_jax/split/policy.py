@@ -11,6 +11,7 @@ from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -107,7 +108,7 @@ class TorchPolicy(nn.Module):
         """Decides.
 
         Args:
-            observation: [..., size], finite, in the environment's order; a tensor or what makes one.
+            observation: [..., size], finite, in the environment's order; a tensor, or what NumPy can read.
             generator: Draws the action; without it the action is the likeliest one. On the policy's device.
 
         Returns:
@@ -117,7 +118,9 @@ class TorchPolicy(nn.Module):
         Raises:
             ValueError: If the observation is not finite or has another size, or the network overflows on it.
         """
-        observation = torch.as_tensor(observation, dtype=torch.float32, device=self.observation_mean.device)
+        if not isinstance(observation, torch.Tensor):
+            observation = torch.tensor(np.asarray(observation))
+        observation = observation.to(self.observation_mean.device, torch.float32)
         if not torch.isfinite(observation).all():
             raise ValueError("the observation holds a NaN, or a number too large for float32: give finite ones")
         said = self(observation)
