@@ -22,7 +22,7 @@ if __name__ == "__main__" and not __package__:  # run as a file: find the packag
 import mec_jax
 from benchmarks.machine import machine
 from mec_jax.envs.multi_exit import AllocationAction, MultiExitAllocation, Params
-from mec_jax.evaluation import evaluation_keys
+from mec_jax.evaluation import evaluation_keys, play_episodes
 from mec_jax.solvers import multi_exit as solvers
 
 RESULT = Path(__file__).resolve().parent / "results" / "multi_exit_bruteforce.txt"
@@ -118,6 +118,20 @@ def against_baselines(env_id: str, number: int) -> list[str]:
     return lines
 
 
+def chain(env_id: str, steps: int, episodes: int) -> str:
+    """The exact optimum of a bandwidth-Markov episode between the oracle that is blind to switches and the bound."""
+    env = mec_jax.make(env_id)[0]
+    params = env.params(device_speed_spread=1, edge_speed_spread=1, max_steps_in_episode=steps)
+    keys = evaluation_keys(episodes)
+    optimum = -solvers.switching_optimum(env, params).start_cost / float(params.reference_cost)
+    oracle = play_episodes(env, params, solvers.oracle_policy(env), params, keys)
+    bound = solvers.bound(env, params, keys)
+    return (
+        f"{env_id}, nominal speeds, {steps} steps: oracle blind to switches {np.mean(oracle.episode_return):.3f}, "
+        f"optimum by dynamic programming {optimum:.3f}, bound {np.mean(bound.episode_return):.3f}"
+    )
+
+
 def main(argv: list[str] | None = None) -> None:
     """Compare and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -131,6 +145,8 @@ def main(argv: list[str] | None = None) -> None:
     lines += ["", *(speed(env_id, args.scenarios) for env_id in BANDITS)]
     for env_id in BANDITS:
         lines += ["", *against_baselines(env_id, args.scenarios)]
+    lines += ["", f"Mean returns, over {args.scenarios} episodes where they are played"]
+    lines += [chain(env_id.replace("-v0", "-Markov-v0"), 20, args.scenarios) for env_id in (BANDITS[0], BANDITS[2])]
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))

@@ -397,11 +397,11 @@ def bound(env: MultiExitAllocation, params: Params, keys: Array) -> Episodes:
         ValueError: If a scenario is too hard for the largest capacity tried.
     """
     free = params.replace(switch_cost=jnp.zeros_like(params.switch_cost))
-    for capacity in (CAPACITY, 8 * CAPACITY, 64 * CAPACITY):
+    for capacity in (CAPACITY, 4 * CAPACITY, 16 * CAPACITY):  # memory grows with its square
         if not np.any(_overflows(env, free, keys, capacity)):
             return play_episodes(env, free, oracle_policy(env, capacity), free, keys)
     raise ValueError(
-        f"more than {64 * CAPACITY} nondominated partial choices: use joint_optima, which goes on on the host"
+        f"more than {16 * CAPACITY} partial choices to compare: use joint_optima, which goes on on the host"
     )
 
 
