@@ -386,7 +386,9 @@ def bound(env: MultiExitAllocation, params: Params, keys: Array) -> Episodes:
     switch_cost is 0, as no action changes what is to come. Summing over steps, no policy's return exceeds the
     oracle's with switch_cost 0. In a bandit, the bound is attained; over a Markov episode, only if switching is free.
 
-    To rounding errors, those of the observation that the oracle reads included (some 1e-6 of the cost).
+    To rounding errors, those of the observation that the oracle reads included (some 1e-6 of the cost). Where the
+    best share of a device is below `physics.multi_exit.MIN_SHARE`, the oracle is granted that much, at a cost to the
+    others of as small a part of their time at the edge; no bundled network comes near it.
 
     Args:
         env: The environment; static.
