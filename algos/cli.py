@@ -75,9 +75,10 @@ class Evaluate:
             run, learned = _load(path)
             env, params = run.make_env()
             scenario = scenario_of(env, params)
+            problem = (run.env_id, run.env_static)
             if first is None:
-                first = env, scenario
-            elif env != first[0] or not _equal(scenario, first[1]):
+                first, first_problem = (env, scenario), problem
+            elif problem != first_problem or not _equal(scenario, first[1]):
                 raise ValueError(
                     f"{path} is of another environment or scenario than {self.paths[0]}: evaluate it apart"
                 )

@@ -203,7 +203,7 @@ def _write_ppo(run: RunConfig, learned: PyTree) -> tuple[Arrays, dict[str, Any]]
     env, params = run.make_env()
     actor, observed = learned
     layers = {name: {part: np.asarray(x) for part, x in layer.items()} for name, layer in actor["params"].items()}
-    last, log_std = layers.pop("head"), layers.pop("log_std")["bias"]
+    last, log_std = layers.pop("head"), layers.pop("log_std", {"bias": np.zeros(0)})["bias"]
     heads, first, first_std = [], 0, 0
     for head in heads_of(env.action_space(params)):
         outputs = slice(first, first + head.num_outputs)
@@ -267,7 +267,7 @@ def _read_ppo(policy: Policy) -> tuple[ppo.Config, PyTree]:
 
     layers = {name: arrays[name] for name in network["trunk"]}
     parts: dict[str, list[np.ndarray]] = {"kernel": [], "bias": []}
-    log_std: list[np.ndarray] = [np.zeros(0, np.float32)]
+    log_std: list[np.ndarray] = []
     for head in network["heads"]:
         layer = arrays[f"head_{head['name']}"]
         outputs = head["size"] * int(np.prod(head["shape"]))
@@ -275,7 +275,8 @@ def _read_ppo(policy: Policy) -> tuple[ppo.Config, PyTree]:
             found.append(layer[name][..., :outputs])
         log_std.append(layer["bias"][0, outputs:])
     layers["head"] = {name: np.concatenate(found, axis=-1) for name, found in parts.items()}
-    layers["log_std"] = {"bias": np.concatenate(log_std)}
+    if any(map(len, log_std)):
+        layers["log_std"] = {"bias": np.concatenate(log_std)}
     size = policy.metadata["observation"]["size"]
     mean, std = (np.float32(seen[name]) if seen != AS_RETURNED else np.ones(size) for name in ("mean", "std"))
     observed = Moments(jnp.asarray(mean), jnp.asarray(std, jnp.float32) ** 2 - 1e-8, jnp.asarray(1.0))

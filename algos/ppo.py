@@ -69,8 +69,14 @@ PRESETS = {
         Config(num_envs=2048, rollout=1, trunk=(128, 128), critic=(128, 128)),
         HParams(gamma=0.0),
     ),
+    "markov": (
+        Config(num_frames=1_500_000, num_envs=256, trunk=(128, 128), critic=(128, 128), rollout=16),
+        HParams(gamma=0.9, gae_lambda=0.9),
+    ),
 }
-"""`fast` for discrete and mixed actions, `continuous` for Boxes, `bandit` for episodes of one frame."""
+"""`fast` for discrete and mixed actions, `continuous` for Boxes, `bandit` for episodes of one frame, `markov` for
+scenarios that change as they like and actions that matter for a few frames.
+"""
 
 DETERMINISTIC = True
 
@@ -80,6 +86,8 @@ def default_preset(env: Any) -> str:
     params = env.default_params
     if getattr(params, "max_steps_in_episode", 0) == 1:
         return "bandit"
+    if getattr(env, "markov", False):
+        return "markov"
     heads = heads_of(env.action_space(params))
     return "continuous" if all(head.kind != "categorical" for head in heads) else "fast"
 
@@ -99,7 +107,7 @@ class Actor(nn.Module):
     """Network outputs of an action's parts, and the logarithms of the Gaussians' standard deviations.
 
     Parameters are `trunk_I` and `head`, each with a `kernel` [1, inputs, outputs] and a `bias` [1, outputs], and
-    `log_std` with a `bias`.
+    `log_std` with a `bias` if there are Gaussians.
     """
 
     trunk: tuple[int, ...]
@@ -113,6 +121,8 @@ class Actor(nn.Module):
         for i, features in enumerate(self.trunk):
             x = ACTIVATIONS[self.activation](StackedDense(1, features, name=f"trunk_{i}")(x))
         outputs = StackedDense(1, self.num_outputs, name="head")(x)[0]
+        if not self.num_gaussians:  # a checkpoint takes no empty array
+            return outputs, jnp.zeros(0)
         return outputs, Constant(self.num_gaussians, name="log_std")()
 
 
@@ -155,7 +165,8 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         env_state, observation, episode_return = start(env, env_params, reset_key, config.num_envs)
         inputs = flat(observation)
         actor_params = init_parameters(actor, actor_key, inputs[:1], small=("head",))
-        actor_params["params"]["log_std"]["bias"] += hparams.log_std
+        if actor.num_gaussians:
+            actor_params["params"]["log_std"]["bias"] += hparams.log_std
         critic_params = init_parameters(critic, critic_key, inputs[:1])
         adam = optax.scale_by_adam(eps=hparams.adam_eps)
         return TrainState(

@@ -1,19 +1,21 @@
-"""How well MAHPPO learns: several seeds in one vmapped program, and a leaderboard of all that was measured.
+"""How well the algorithms learn: several seeds in one vmapped program, and a leaderboard of all that was measured.
 
-    python benchmarks/learning.py --preset fast --ues 5         # train 5 seeds, write results/learning/fast_5ues.json
+    python benchmarks/learning.py --only mahppo_fast_MultiUEOffloading-v0_num_ues5   # train 5 seeds, keep the result
+    python benchmarks/learning.py --missing                     # train all of TASKS that are not in results/learning
     python benchmarks/learning.py                               # leaderboard and curves of all that is there
 
-A run is evaluated as `mec-jax train` does, by sampled actions on the evaluation scenario (every UE at 50 m with 200
-tasks, beta 0.47). The score is 0 for Random and 1 for the best known plan. Intervals are 95 % bootstrap intervals of
-the mean over seeds.
+A run is measured as `mec-jax train` does: on the environment's evaluation scenario, MAHPPO by sampled actions and PPO
+by its likeliest ones. Scores are interquartile means over seeds; intervals are 95 % bootstrap intervals over seeds.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +24,23 @@ import numpy as np
 if __name__ == "__main__" and not __package__:  # run as a file: find the package beside this folder
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import mec_jax
-from algos.mahppo import PRESETS, make_policy, make_trainer
+from algos.algorithms import algorithm, make_env, scenario_of
 from algos.runs import as_arrays
 from benchmarks.machine import machine
-from mec_jax.envs.offloading import MultiUEOffloading, Params
-from mec_jax.evaluation import Episodes, bootstrap_interval, evaluation_keys, normalised_score, play_episodes
-from mec_jax.solvers.offloading import baselines, best_static, static
-from mec_jax.solvers.offloading_plans import best_known
+from mec_jax.evaluation import (
+    Episodes,
+    Report,
+    bootstrap_interval,
+    compare,
+    evaluation_keys,
+    interquartile_mean,
+    play_episodes,
+)
 
 RESULTS = Path(__file__).parent / "results"
+
+EPISODES = 256
+"""Of the final evaluation."""
 
 LAST_TESTS = 30
 """Evaluations whose mean is compared with the recorded runs."""
@@ -40,143 +49,188 @@ RECORDED = {5: (-0.59, -0.88, -0.93), 3: (-0.49,)}
 """Runs of the authors' code by UEs: mean return of the last 30 tests near 300 000 frames, one episode a test."""
 
 
-def train(preset: str, num_ues: int, seeds: range, num_frames: int | None, episodes: int = 4) -> dict[str, Any]:
-    """Learning curves and final results of some seeds.
+class Task(NamedTuple):
+    """What is trained on what."""
+
+    algorithm: str
+    preset: str
+    env_id: str
+    static: dict[str, Any]
+    seeds: int
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        static = "".join(f"_{key}{value}" for key, value in self.static.items())
+        return f"{self.algorithm}_{self.preset}_{self.env_id}{static}"
+
+
+TASKS = (
+    *(Task("mahppo", "fast", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5, 10)),
+    *(Task("mahppo", "reference", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
+    *(Task("ppo", "fast", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
+    *(Task("ppo", "bandit", f"MultiExitAllocation{variant}-v0", {}, 10) for variant in ("", "-Video", "-Compressed")),
+    *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 10) for v in ("", "-Video", "-Compressed")),
+    Task("ppo", "fast", "CartPole-v1", {}, 10),
+    Task("ppo", "continuous", "Pendulum-v1", {}, 10),
+)
+
+
+def train(task: Task, num_frames: int | None = None, episodes: int = 4) -> dict[str, Any]:
+    """Learning curves and final results of the seeds 0, 1, ...
 
     Args:
-        preset: Name in `PRESETS`.
-        num_ues: UEs.
-        seeds: Seeds of the runs.
+        task: What to train.
         num_frames: Environment frames of each run; those of the preset if None.
         episodes: Episodes of each evaluation during training.
     """
-    env, params = mec_jax.make("MultiUEOffloading-v0", num_ues=num_ues)
-    config, hparams = PRESETS[preset]
+    learner = algorithm(task.algorithm)
+    env, params = make_env(task.env_id, task.static, {})
+    config, hparams = learner.PRESETS[task.preset]
     config = dataclasses.replace(config, num_frames=num_frames or config.num_frames)
-    if preset == "reference":
+    if task.preset == "reference":
         config = dataclasses.replace(config, updates_per_chunk=1)  # the authors test after every buffer
-    trainer, policy, scenario = make_trainer(env, config), make_policy(env, config), env.evaluation_params(params)
-    keys = jax.vmap(jax.random.key)(jnp.array(seeds))
+    trainer, policy = learner.make_trainer(env, config), learner.make_policy(env, config, learner.DETERMINISTIC)
+    scenario = scenario_of(env, params)
+    keys = jax.vmap(jax.random.key)(jnp.arange(task.seeds))
     state = jax.jit(jax.vmap(trainer.init, (None, None, 0)))(as_arrays(hparams), params, keys)
-    run = jax.jit(jax.vmap(trainer.run, (0, None, None)))
+    begin = time.perf_counter()
+    run = jax.jit(jax.vmap(trainer.run, (0, None, None))).lower(state, as_arrays(hparams), params).compile()
+    compiling = time.perf_counter() - begin
 
     @jax.jit
-    def evaluate(actors: Any, keys: jax.Array) -> Episodes:
-        return jax.vmap(lambda one: play_episodes(env, scenario, policy, (one, params), keys))(actors)
+    def evaluate(learned: Any, keys: jax.Array) -> Episodes:
+        return jax.vmap(lambda one: play_episodes(env, scenario, policy, (one, scenario), keys))(learned)
 
-    curve, frames = [], []
+    curve, frames, training = [], [], 0.0
     for _ in range(trainer.num_chunks):
-        state, metrics = run(state, as_arrays(hparams), params)
-        curve.append(np.mean(evaluate(state.actors, evaluation_keys(episodes)).episode_return, axis=1))
+        begin = time.perf_counter()
+        state, metrics = jax.block_until_ready(run(state, as_arrays(hparams), params))
+        training += time.perf_counter() - begin
+        curve.append(np.mean(evaluate(learner.learned(state), evaluation_keys(episodes)).episode_return, axis=1))
         frames.append(int(metrics.frames[0, -1]))
-    final = evaluate(state.actors, evaluation_keys(256))
+    final = evaluate(learner.learned(state), evaluation_keys(EPISODES))
     return {
-        "preset": preset,
-        "num_ues": num_ues,
-        "seeds": list(seeds),
+        **task._asdict(),
         "frames": frames,
         "curve": np.stack(curve, axis=1).tolist(),  # [seed, chunk]
         "episodes": {name: np.mean(x, axis=1).tolist() for name, x in final.columns().items()},  # [seed]
+        "seconds": {"compiling": compiling, "training": training},  # all seeds together, without evaluations
         "config": dataclasses.asdict(config),
+        "hparams": {key: float(value) for key, value in dataclasses.asdict(hparams).items()},
         "machine": machine(),
     }
 
 
-def rulers(env: MultiUEOffloading, scenario: Params) -> dict[str, tuple[float, ...]]:
-    """Return, s and J per task of what needs no learning."""
-    found = {}
-    for name, policy in baselines(env).items():
-        played = play_episodes(env, scenario, policy, scenario, evaluation_keys(256))
-        found[name] = tuple(float(np.mean(x)) for x in (played.episode_return, played.latency, played.energy))
-    action = best_static(env, scenario, jax.random.key(0)).action
-    played = play_episodes(env, scenario, static, action, evaluation_keys(1))
-    found["Best static"] = tuple(float(np.mean(x)) for x in (played.episode_return, played.latency, played.energy))
-    known = best_known(env, scenario)
-    if known is None:
-        raise ValueError(f"no plan is stored for {env.num_ues} UEs: run benchmarks/best_known.py first")
-    found["Best known"] = (known.episode_return, known.latency, known.energy)
-    return found
+def per_seed(run: dict[str, Any]) -> list[Episodes]:
+    """The means of each seed, as the episode they stand for."""
+    rows = [{name: jnp.asarray([values[i]]) for name, values in run["episodes"].items()} for i in range(run["seeds"])]
+    return [Episodes(row.pop("episode_return"), row.pop("frames"), row.pop("terminated"), row) for row in rows]
 
 
-def with_interval(values: list[float], scale: float = 1.0, digits: int = 2) -> str:
-    """Mean of some seeds and its interval."""
-    scaled = scale * np.asarray(values)
-    low, high = bootstrap_interval(scaled, statistic=np.mean)
-    return f"{scaled.mean():.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+def title(run: dict[str, Any]) -> str:
+    """Environment and its constructor's arguments."""
+    return ", ".join([run["env_id"], *(f"{name} {value}" for name, value in run["static"].items())])
+
+
+def label(run: dict[str, Any]) -> str:
+    """Algorithm and preset."""
+    return f"{run['algorithm'].upper()}, {run['preset']}"
+
+
+def notes(run: dict[str, Any]) -> list[str]:
+    """What the table does not say of a run."""
+    returns, seconds, about = run["episodes"]["episode_return"], run["seconds"], run["machine"]
+    took = f" in {seconds['training']:.0f} s, after {seconds['compiling']:.0f} s of compiling," if seconds else ""
+    low, high = bootstrap_interval(np.array(returns))
+    lines = [
+        f"- {label(run)}: seeds 0 to {run['seeds'] - 1} for {run['frames'][-1]} frames each, all at once,{took} on "
+        f"{about['cpu']}, {about['cores']} cores; returns {', '.join(f'{x:.3f}' for x in returns)}; interquartile mean "
+        f"{interquartile_mean(returns):.3f} [{low:.3f}, {high:.3f}]."
+    ]
+    if run["preset"] == "reference":
+        recorded = RECORDED[run["static"]["num_ues"]]
+        last = np.asarray(run["curve"])[:, -LAST_TESTS:].mean(axis=1)
+        low, high = bootstrap_interval(last, statistic=np.mean)
+        lines.append(
+            f"- Mean return of its last {LAST_TESTS} tests by seed: {', '.join(f'{x:.2f}' for x in last)}; mean "
+            f"{last.mean():.2f} [{low:.2f}, {high:.2f}]. The authors' code, recorded runs: "
+            f"{', '.join(f'{x:.2f}' for x in recorded)}."
+        )
+    return lines
 
 
 def report(folder: Path) -> None:
-    """Write `leaderboard.md` and `learning.png` from the runs in `folder`."""
+    """Write `leaderboard.md`, `leaderboard.json` and `learning.png` from the runs in `folder`."""
     from matplotlib.figure import Figure
 
-    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    numbers = sorted({run["num_ues"] for run in runs})
-    lines = ["# Leaderboard of `MultiUEOffloading-v0`", "", *(__doc__ or "").strip().splitlines()[-3:], ""]
-    figure = Figure(figsize=(4.5 * len(numbers), 3.6), layout="constrained")
-    for axes, num_ues in zip(figure.subplots(1, len(numbers), squeeze=False)[0], numbers, strict=True):
-        env, params = mec_jax.make("MultiUEOffloading-v0", num_ues=num_ues)
-        known = rulers(env, env.evaluation_params(params))
-        random, best = known["Random"][0], known["Best known"][0]
-        lines += [f"## {num_ues} UEs", "", "| | return | ms | mJ | score |", "|---|---|---|---|---|"]
-        for name, (value, latency, energy) in known.items():
-            score = normalised_score(value, random, best)
-            lines.append(f"| {name} | {value:.3f} | {1e3 * latency:.1f} | {1e3 * energy:.1f} | {score:.2f} |")
-        notes = []
-        for run in (run for run in runs if run["num_ues"] == num_ues):
-            played = run["episodes"]
-            score = with_interval(normalised_score(played["episode_return"], random, best), digits=3)
-            name = f"MAHPPO, preset {run['preset']}, {len(run['seeds'])} seeds, {run['frames'][-1]} frames"
-            columns = (
-                with_interval(played["episode_return"], digits=3),
-                with_interval(played["latency"], 1e3, 1),
-                with_interval(played["energy"], 1e3, 1),
-            )
-            lines.append(f"| {name} | {' | '.join(columns)} | {score} |")
-            about = run["machine"]
-            notes.append(
-                f"Preset {run['preset']}: seeds {run['seeds'][0]} to {run['seeds'][-1]} end at returns "
-                f"{', '.join(f'{x:.3f}' for x in played['episode_return'])}, on {about['cpu']}."
-            )
-            if run["preset"] == "reference" and num_ues in RECORDED:
-                last = np.asarray(run["curve"])[:, -LAST_TESTS:].mean(axis=1)
-                authors = ", ".join(f"{x:.2f}" for x in RECORDED[num_ues])
-                notes.append(
-                    f"Mean return of its last {LAST_TESTS} tests by seed: {', '.join(f'{x:.2f}' for x in last)}; mean "
-                    f"{with_interval(last.tolist())}. The authors' code, recorded runs: {authors}."
-                )
-                axes.axhspan(min(RECORDED[num_ues]) - 0.005, max(RECORDED[num_ues]) + 0.005, color="0.85", zorder=0)
-            curve = np.asarray(run["curve"])
-            (line,) = axes.plot(run["frames"], curve.mean(axis=0), label=f"preset {run['preset']}")
-            axes.fill_between(run["frames"], curve.min(axis=0), curve.max(axis=0), alpha=0.2, color=line.get_color())
-        for color, name in zip(("C2", "C3", "k"), ("Local", "Best static", "Best known"), strict=True):
-            axes.axhline(known[name][0], color=color, linestyle="--", linewidth=1, label=name)
-        axes.set_ylim(2 * known["Local"][0], 0)
-        axes.set_title(f"{num_ues} UEs")
-        axes.set_xlabel("environment frames")
-        axes.set_ylabel("return (mean and range of the seeds)")
-        axes.legend(loc="lower right", fontsize="small")
-        lines += ["", *notes, ""]
+    names = [task.name for task in TASKS]
+    files = sorted(folder.glob("*.json"), key=lambda path: names.index(path.stem))
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in (json.loads(path.read_text()) for path in files):
+        groups.setdefault(title(run), []).append(run)
+    lines = ["# Leaderboard", "", *(__doc__ or "").strip().splitlines()[-3:], ""]
+    columns = 3
+    rows = math.ceil(len(groups) / columns)
+    figure = Figure(figsize=(4.5 * columns, 3.4 * rows), layout="constrained")
+    axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
+    results = {}
+    for name, runs in groups.items():
+        env, params = make_env(runs[0]["env_id"], runs[0]["static"], {})
+        found = compare(env, scenario_of(env, params), {label(run): per_seed(run) for run in runs}, keys=KEYS)
+        results[name] = found.rows
+        table = found.markdown().splitlines()[2:-2]
+        lines += [f"## {name}", "", *table, "", *(line for run in runs for line in notes(run)), ""]
+        draw(next(axes), name, runs, found)
+    for unused in axes:
+        unused.set_axis_off()
     (RESULTS / "leaderboard.md").write_text("\n".join(lines))
-    figure.savefig(RESULTS / "learning.png", dpi=110)
+    (RESULTS / "leaderboard.json").write_text(json.dumps(results, indent=1) + "\n")
+    figure.savefig(RESULTS / "learning.png", dpi=100)
+
+
+KEYS = evaluation_keys(EPISODES)
+
+
+def draw(axes: Any, name: str, runs: list[dict[str, Any]], found: Report) -> None:
+    """Learning curves with the range of the seeds, and the best three rulers."""
+    lowest = 0.0
+    for run in runs:
+        curve = np.asarray(run["curve"])
+        (line,) = axes.plot(run["frames"], curve.mean(axis=0), label=label(run))
+        axes.fill_between(run["frames"], curve.min(axis=0), curve.max(axis=0), alpha=0.2, color=line.get_color())
+        lowest = min(lowest, curve.mean(axis=0).min())
+        if run["preset"] == "reference":
+            recorded = RECORDED[run["static"]["num_ues"]]
+            axes.axhspan(min(recorded) - 0.005, max(recorded) + 0.005, color="0.85", zorder=0)
+    rulers = sorted((row["return"], ruler) for ruler, row in found.rows.items() if row["runs"] == 1)[-3:]
+    for i, (value, ruler) in enumerate(rulers):
+        axes.axhline(value, color=f"C{len(runs) + i}", linestyle="--", linewidth=1, label=ruler)
+    if rulers:
+        top, bottom = rulers[-1][0], min(value for value, _ in rulers)
+        axes.set_ylim(max(lowest, bottom - 3 * (abs(top) + top - bottom)), top + 0.1 * abs(top))
+    axes.set_title(name, fontsize="medium")
+    axes.set_xlabel("environment frames")
+    axes.set_ylabel("return (mean and range)")
+    axes.legend(loc="lower right", fontsize="small")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, help="train with it; without, only the report is written")
-    parser.add_argument("--ues", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--only", choices=[task.name for task in TASKS], nargs="+", metavar="TASK", help="train these")
+    parser.add_argument("--missing", action="store_true", help="train all that was not measured yet")
     parser.add_argument("--frames", type=int, help="of each run, instead of the preset's")
     args = parser.parse_args()
     folder = RESULTS / "learning"
-    if args.preset is None:
-        report(folder)
-        return
-    result = train(args.preset, args.ues, range(args.first_seed, args.first_seed + args.seeds), args.frames)
     folder.mkdir(exist_ok=True)
-    path = folder / f"{args.preset}_{args.ues}ues.json"
-    path.write_text(json.dumps(result) + "\n")
-    print(path, {name: np.round(x, 4).tolist() for name, x in result["episodes"].items()})
+    for task in TASKS:
+        path = folder / f"{task.name}.json"
+        if task.name in (args.only or ()) or (args.missing and not path.exists()):
+            result = train(task, args.frames)
+            path.write_text(json.dumps(result) + "\n")
+            print(task.name, np.round(result["episodes"]["episode_return"], 4).tolist(), result["seconds"], flush=True)
+    if not args.only:
+        report(folder)
 
 
 if __name__ == "__main__":

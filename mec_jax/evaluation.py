@@ -183,7 +183,8 @@ class Report:
             cells += [f"{row[header]:.0%}" for header in column.savings]
         if self._scored():
             spread = "[{:.3f}, {:.3f}]".format(*row["score_interval"])
-            cells.append(f"{row['score']:.3f} {spread}" if row["runs"] > 1 else f"{row['score']:.2f}")
+            digits = 0 if abs(row["score"]) >= 100 else 3 if row["runs"] > 1 else 2
+            cells.append(f"{row['score']:.{digits}f}" + (f" {spread}" if row["runs"] > 1 else ""))
         return cells
 
     def markdown(self) -> str:
