@@ -1,5 +1,6 @@
 """`mec-jax profile`: imports PyTorch only when it runs."""
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +57,8 @@ class Profile:
             raise ValueError(f"--out is {str(self.out)!r}: name a .json file in a folder that exists")
         if min(self.image) < 1:
             raise ValueError(f"--image is {self.image}: give three whole numbers of at least 1")
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"--power is {self.power}: it must be a finite number of W above 0")
         try:
             example = torch.rand(1, *self.image, device=self.device)
             module = load_module(self.model).to(self.device)
