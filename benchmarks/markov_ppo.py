@@ -1,0 +1,87 @@
+"""PPO on bandwidth-Markov episodes beside the exact optimum by dynamic programming.
+
+    python benchmarks/markov_ppo.py                         # writes results/markov_ppo.txt
+
+At nominal speeds and 20 steps the dynamic program is exact for 2 and for 5 devices (`solvers.multi_exit`). PPO is
+trained on that very problem; 5 seeds, at once. Blind: the oracle of each step, which does not look ahead. Bound:
+switches for free.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if __name__ == "__main__" and not __package__:  # run as a file: find the package beside this folder
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import mec_jax
+from algos import ppo
+from algos.runs import as_arrays
+from benchmarks.machine import machine
+from mec_jax.evaluation import bootstrap_interval, evaluation_keys, play_episodes
+from mec_jax.solvers import multi_exit as solvers
+
+RESULT = Path(__file__).parent / "results" / "markov_ppo.txt"
+PROFILES = Path(mec_jax.__file__).parent / "profiles" / "data" / "multi_exit"
+STEPS = 20
+EPISODES = 4096
+
+
+def first_devices(profile: str, number: int, folder: Path) -> Path:
+    """A profile file with the first devices of another."""
+    content = json.loads((PROFILES / f"{profile}.json").read_text())
+    content["devices"] = content["devices"][:number]
+    content["name"] = f"{profile}_{number}"
+    path = folder / f"{content['name']}.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def measure(profile: Path, seeds: int) -> str:
+    """A row of the table."""
+    env, _ = mec_jax.make("MultiExitAllocation-Markov-v0", profile=profile)
+    params = env.params(device_speed_spread=1, edge_speed_spread=1, max_steps_in_episode=STEPS)
+    keys = evaluation_keys(EPISODES)
+    optimum = -solvers.switching_optimum(env, params).start_cost / float(params.reference_cost)
+    blind = float(np.mean(play_episodes(env, params, solvers.oracle_policy(env), params, keys).episode_return))
+    bound = float(np.mean(solvers.bound(env, params, keys).episode_return))
+    config, hparams = ppo.PRESETS["markov"]
+    trainer, policy = ppo.make_trainer(env, config), ppo.make_policy(env, config, deterministic=True)
+    train = jax.jit(jax.vmap(trainer.train, (None, None, 0)))
+    state, _ = train(as_arrays(hparams), params, jax.vmap(jax.random.key)(jnp.arange(seeds)))
+    play = jax.jit(jax.vmap(lambda learned: play_episodes(env, params, policy, (learned, params), keys).episode_return))
+    returns = np.asarray(play(ppo.learned(state))).mean(axis=1)
+    low, high = bootstrap_interval(returns, statistic=np.mean)
+    return (
+        f"| {env.profile.name} | {env.num_devices} | {blind:.3f} | {returns.mean():.3f} [{low:.3f}, {high:.3f}] | "
+        f"{optimum:.3f} | {bound:.3f} | {returns.mean() / optimum - 1:.2%} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=5)
+    args = parser.parse_args()
+    about = machine()
+    lines = [
+        f"{about['cpu']}, {about['cores']} cores, jax {about['jax']}; mean return of {EPISODES} episodes",
+        "",
+        "| profile | devices | blind oracle | PPO | optimum | bound | PPO's excess cost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        for number in (2, 5):
+            for profile in ("vgg16_image", "vgg16_compressed"):
+                lines.append(measure(first_devices(profile, number, Path(folder)), args.seeds))
+                print(lines[-1], flush=True)
+    RESULT.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
