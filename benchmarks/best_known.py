@@ -15,6 +15,7 @@ in turn. It exits 1 if any baseline or plan beats a lower bound, or a baseline t
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -261,6 +262,9 @@ def main(argv: list[str] | None = None) -> int:
             entry = search(num_ues, profile, args.seed, args.rounds, args.generations, args.population)
             print({name: value for name, value in entry.items() if name not in OffloadAction._fields}, flush=True)
             print(f"{time.perf_counter() - begin:.0f} s", flush=True)
+            if math.isnan(entry["return"]):
+                print("the plan hangs by a rounding error: what was stored stays", flush=True)
+                continue
             entries[num_ues, profile] = entry
             write_plans([entries[scenario] for scenario in SCENARIOS if scenario in entries])
     write_table()
