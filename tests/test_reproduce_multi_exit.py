@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mec_jax
+from algos import ppo
 from benchmarks.reproduce import multi_exit
 from benchmarks.reproduce.multi_exit import ACO, DEVICE_ONLY, EDGE_ONLY, FIXED, OPTIMUM, SHARED_ACO, SPINN
 from benchmarks.reproduce.verdicts import Status
@@ -101,6 +102,17 @@ def test_slices_of_ones_own_are_best_device_by_device() -> None:
         assert (found <= costs.cost * (1 + 1e-6)).all()
     shared = solvers.aco(env, params, observation, jnp.zeros(()))
     assert env.costs(scenario, shared, params).cost.sum() <= found.sum() * (1 + 1e-6)
+
+
+def test_a_trained_policy_decides_in_the_environment_it_was_trained_for() -> None:
+    env, params = mec_jax.make("MultiExitAllocation-Compressed-v0")
+    counts: Any = {"num_frames": 20_000, "num_envs": 512, "rollout": 1, "updates_per_chunk": 5}
+    policy = multi_exit.trained(env, ppo.Config(**counts, trunk=(32,), critic=(32,)))
+    observation, _ = env.reset(multi_exit.evaluation_keys(1)[0], params)
+    key = multi_exit.evaluation_keys(2)[1]
+    costs = multi_exit.of_policy(policy, env, params, observation, key)
+    random = multi_exit.of_policy(solvers.baselines(env)["Random"], env, params, observation, key)
+    assert 0 < costs.cost.sum() < random.cost.sum()
 
 
 def test_the_page_is_written_from_measured_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
