@@ -138,7 +138,7 @@ def label(run: dict[str, Any]) -> str:
     return f"{run['algorithm'].upper()}, {run['preset']}"
 
 
-def notes(run: dict[str, Any]) -> list[str]:
+def notes(run: dict[str, Any], found: Report) -> list[str]:
     """What the table does not say of a run."""
     returns, seconds, about = run["episodes"]["episode_return"], run["seconds"], run["machine"]
     took = f" in {seconds['training']:.0f} s, after {seconds['compiling']:.0f} s of compiling," if seconds else ""
@@ -148,6 +148,11 @@ def notes(run: dict[str, Any]) -> list[str]:
         f"{about['cpu']}, {about['cores']} cores; returns {', '.join(f'{x:.3f}' for x in returns)}; interquartile mean "
         f"{interquartile_mean(returns):.3f} [{low:.3f}, {high:.3f}]."
     ]
+    ruler = list(found.rows)[-1]
+    bound = found.rows[ruler]["return"]
+    if run["env_id"].startswith("MultiExit"):
+        excess = np.array(returns) / bound - 1
+        lines.append(f"- Its cost exceeds that of {ruler} by {excess.mean():.2%}, at most {excess.max():.2%}.")
     if run["preset"] == "reference":
         recorded = RECORDED[run["static"]["num_ues"]]
         last = np.asarray(run["curve"])[:, -LAST_TESTS:].mean(axis=1)
@@ -180,7 +185,7 @@ def report(folder: Path) -> None:
         found = compare(env, scenario_of(env, params), {label(run): per_seed(run) for run in runs}, keys=KEYS)
         results[name] = found.rows
         table = found.markdown().splitlines()[2:-2]
-        lines += [f"## {name}", "", *table, "", *(line for run in runs for line in notes(run)), ""]
+        lines += [f"## {name}", "", *table, "", *(line for run in runs for line in notes(run, found)), ""]
         draw(next(axes), name, runs, found)
     for unused in axes:
         unused.set_axis_off()

@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,11 +12,16 @@ from hypothesis.extra import numpy as hnp
 from jaxtyping import Array
 from scipy import stats
 
+import mec_jax
 from mec_jax import evaluation
+from mec_jax.envs.multi_exit import AllocationAction
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.evaluation import (
+    PROTOCOL,
     Episodes,
     bootstrap_interval,
+    compare,
+    evaluate,
     evaluation_keys,
     interquartile_mean,
     normalised_score,
@@ -247,3 +253,54 @@ def test_scores_of_another_shape_are_refused(scores: np.ndarray) -> None:
 def test_scores_of_other_tasks_are_refused() -> None:
     with pytest.raises(ValueError, match="scores of 2 and 3 tasks"):
         probability_of_improvement(np.zeros((4, 2)), np.zeros((4, 3)))
+
+
+# Reports
+
+
+def test_newcomers_are_scored_between_random_and_the_optimum() -> None:
+    env, _ = mec_jax.make("MultiExitAllocation-v0")
+
+    def everything_local(observation: Array, key: Array) -> AllocationAction:
+        return AllocationAction(jnp.full(5, 13), jnp.ones(5))
+
+    def uniform(observation: Array, key: Array) -> AllocationAction:
+        return env.action_space(env.default_params).sample(key)
+
+    policies: Any = {"Local": everything_local, "Two runs": [everything_local, uniform]}
+    report = evaluate("MultiExitAllocation-v0", policies, episodes=32)
+    rows = report.rows
+    assert list(rows)[:2] == ["Local", "Two runs"] and list(rows)[-1] == "Exact optimum"
+    assert rows["Random"]["score"] == 0 and rows["Exact optimum"]["score"] == 1
+    for name in ("return", "cost", "latency", "energy", "score"):
+        assert rows["Local"][name] == pytest.approx(rows["Device-only-EAR"][name], rel=1e-5)
+    assert rows["Two runs"]["runs"] == 2
+    returns = rows["Local"]["return"], rows["Random"]["return"]  # the same keys draw the same actions
+    assert rows["Two runs"]["return"] == pytest.approx(np.mean(returns), rel=1e-5)
+    assert rows["Two runs"]["return_interval"] == pytest.approx(sorted(returns), rel=1e-5)
+    content = json.loads(report.json())
+    assert (content["env_id"], content["protocol"], content["episodes"]) == ("MultiExitAllocation-v0", PROTOCOL, 32)
+    table = [line for line in report.markdown().splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(rows) and len({line.count("|") for line in table}) == 1
+
+
+def test_savings_are_measured_against_local() -> None:
+    report = evaluate("MultiUEOffloading-v0", {"Mine": lambda observation, key: LOCAL}, episodes=2, num_ues=2)
+    mine = report.rows["Mine"]
+    assert mine["by frames"] == pytest.approx(0, abs=1e-6) and mine["energy saved"] == pytest.approx(0, abs=1e-6)
+    assert mine["time saved"] == pytest.approx(1 - 0.0475 / 0.045887, rel=1e-3)
+
+
+def test_environments_without_rulers_have_no_score() -> None:
+    env, params = gymnax.make("CartPole-v1")
+    keys = evaluation_keys(4)
+    played = play_episodes(env, params, lambda nothing, observation, key: 0, None, keys)
+    report = compare(env, params, {"Left": [played]}, keys)
+    assert list(report.rows) == ["Left"] and "score" not in report.headers() and "score" not in report.rows["Left"]
+    assert 8 <= report.rows["Left"]["return"] <= 11  # pushed to one side only, the pole falls within ten steps
+
+
+def test_measures_are_named_when_one_is_missing() -> None:
+    episodes = play_episodes(ENV, ENV.evaluation_params(), static, LOCAL, KEYS)
+    with pytest.raises(AttributeError, match="no 'speed'"):
+        _ = episodes.speed
