@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, override
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from mec_jax.envs.parameters import is_traced, number
 from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
 from mec_jax.physics.radio import path_gain
@@ -178,9 +178,9 @@ class MultiUEOffloading(environment.Environment[State, Params]):
         fields = {}
         for name, (default, shape) in defaults.items():
             kind = type(default) if isinstance(default, bool | int) else float
-            fields[name] = _field(name, numbers.get(name, default), shape, kind)
+            fields[name] = number(name, numbers.get(name, default), shape, kind, _LEAST.get(name))
         low, high = fields["distance_min"], fields["distance_max"]
-        if not _traced(low) and not _traced(high) and jnp.any(low > high):
+        if not is_traced(low) and not is_traced(high) and jnp.any(low > high):
             raise ValueError(f"distance_min {low} exceeds distance_max {high}: swap them, or give both")
         return Params(**fields)
 
@@ -399,34 +399,7 @@ def poisson(uniform: Float[Array, " ue"], mean: Float[Array, " ue"]) -> Float[Ar
     return first + jnp.minimum(index, _TABLE - 1)
 
 
-_KINDS = {bool: "True or False", int: "whole and", float: "finite and"}
-
 _LEAST = {"max_steps_in_episode": 1} | dict.fromkeys(
     ("beta", "path_loss", "front_time", "front_power", "feature_bits"), 0
 )
 """Least values; the other numbers must be positive."""
-
-
-def _field(name: str, value: Any, shape: tuple[int, ...], kind: type) -> Array:
-    least = _LEAST.get(name)
-    bound = "" if kind is bool else " > 0" if least is None else f" >= {least}"
-    must = f"{name} is {value!r}: it must be {_KINDS[kind]}{bound}"
-    try:
-        array = jnp.asarray(value, kind)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise ValueError(must) from error
-    if not _traced(array):
-        given = np.asarray(array)
-        valid = np.isfinite(given) if kind is float else np.asarray(value) == given
-        if kind is not bool:
-            valid &= given > 0 if least is None else given >= least
-        if not np.all(valid):
-            raise ValueError(must)
-    try:
-        return jnp.broadcast_to(array, shape)
-    except ValueError as error:
-        raise ValueError(f"{name} has shape {array.shape}: it must fit {shape}") from error
-
-
-def _traced(value: Any) -> bool:
-    return isinstance(value, jax.core.Tracer)
