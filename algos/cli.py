@@ -30,12 +30,14 @@ class List:
     def run(self) -> None:
         """Print them."""
         from mec_jax.profiles import bundled_profiles
+        from mec_jax.profiles.multi_exit import bundled_multi_exit_profiles
 
         for title, names in (
             ("environments", mec_jax.registered_envs),
             ("algorithms", ALGORITHMS),
             *((f"presets of {name}", algorithm(name).PRESETS) for name in ALGORITHMS),
             ("profiles", bundled_profiles()),
+            ("multi-exit profiles", bundled_multi_exit_profiles()),
         ):
             console.print(f"[bold]{title}[/]: {', '.join(names)}")
 

@@ -107,9 +107,9 @@ class MultiUEOffloading(environment.Environment[State, Params]):
         num_channels: int = 2,
         profile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "resnet18",
     ) -> None:
-        for name, number in (("num_ues", num_ues), ("num_channels", num_channels)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"{name} is {number!r}: it must be a whole number of at least 1")
+        for name, count in (("num_ues", num_ues), ("num_channels", num_channels)):
+            if not isinstance(count, int) or count < 1:
+                raise ValueError(f"{name} is {count!r}: it must be a whole number of at least 1")
         names = [profile] * num_ues if isinstance(profile, str | os.PathLike) else list(profile)
         if len(names) != num_ues:
             raise ValueError(f"{len(names)} profiles for {num_ues} UEs: give one, or one per UE")
