@@ -65,6 +65,10 @@ PRESETS = {
         Config(num_frames=1_000_000, normalise_reward=True),
         HParams(entropy=0.0, gamma=0.95),
     ),
+    "hybrid": (
+        Config(num_frames=900_000, trunk=(128, 64), critic=(256, 128, 64), activation="relu"),
+        HParams(actor_lr=1e-3, critic_lr=3e-3, entropy=3e-3, gamma=0.95, gae_lambda=0.9),
+    ),
     "bandit": (
         Config(num_envs=2048, rollout=1, trunk=(128, 128), critic=(128, 128)),
         HParams(gamma=0.0),
@@ -74,8 +78,8 @@ PRESETS = {
         HParams(gamma=0.9, gae_lambda=0.9),
     ),
 }
-"""`fast` for discrete and mixed actions, `continuous` for Boxes, `bandit` for episodes of one frame, `markov` for
-scenarios that change as they like and actions that matter for a few frames.
+"""`fast` for discrete actions, `continuous` for Boxes, `hybrid` for both at once, `bandit` for episodes of one frame,
+`markov` for scenarios that change as they like and actions that matter for a few frames.
 """
 
 DETERMINISTIC = True
@@ -88,8 +92,8 @@ def default_preset(env: Any) -> str:
         return "bandit"
     if getattr(env, "markov", False):
         return "markov"
-    heads = heads_of(env.action_space(params))
-    return "continuous" if all(head.kind != "categorical" for head in heads) else "fast"
+    kinds = {head.kind == "categorical" for head in heads_of(env.action_space(params))}
+    return "hybrid" if len(kinds) > 1 else "fast" if True in kinds else "continuous"
 
 
 class Constant(nn.Module):

@@ -320,5 +320,5 @@ def test_ppo_trains_on_every_environment(name: str) -> None:
     observation, _ = env.reset(KEY, params)
     action = ppo.make_policy(env, config)((ppo.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
-    expected = {"CartPole-v1": "fast", "Pendulum-v1": "continuous", "MultiUEOffloading-v0": "fast"}
+    expected = {"CartPole-v1": "fast", "Pendulum-v1": "continuous", "MultiUEOffloading-v0": "hybrid"}
     assert preset == expected.get(name, "markov" if "Markov" in name else "bandit")
