@@ -102,7 +102,7 @@ class MultiExitAllocation(environment.Environment[State, Params]):
 
     Observation: log10(bandwidth / 10 Mbit/s) and log10(edge speed / 1 TFLOP/s), then per device, interleaved,
     log10(speed / 100 GFLOP/s), log10(power / 1 W), log10(transmit power / 0.1 W), mean exit / m, and with `markov`
-    the split in force / m. `scenario` reads it back.
+    the split in force, one-hot. `scenario` reads it back.
 
     `info` holds, of the step and as means over devices, `cost`, `latency` (s) and `energy` (J), then `switches`
     (partitions changed), and of the episode so far `episode_cost`, `episode_latency` and `episode_energy` (means over
@@ -279,8 +279,8 @@ class MultiExitAllocation(environment.Environment[State, Params]):
             jnp.log10(params.transmit_power / TRANSMIT_POWER_UNIT),
             jnp.sum(params.exit_probability * exits, axis=1) / self.num_layers,
         ]
-        if self.markov:
-            columns.append(state.split / self.num_layers)
+        if self.markov:  # one-hot: what to keep is read off, not computed from a number
+            columns += list(jax.nn.one_hot(state.split, self.num_layers + 1, axis=0))
         common = [
             jnp.log10(state.bandwidth / BANDWIDTH_UNIT),
             jnp.log10(state.edge_speed / EDGE_SPEED_UNIT),
@@ -291,12 +291,13 @@ class MultiExitAllocation(environment.Environment[State, Params]):
     def scenario(self, observation: Float[Array, " observation"], params: Params) -> Scenario:
         """What `observe` shows, read back to rounding errors: so that heuristics are policies of the observation."""
         columns = observation[2:].reshape(self.num_devices, -1)
-        in_force = jnp.round(columns[:, 4] * self.num_layers) if self.markov else jnp.full(self.num_devices, jnp.inf)
+        everything = jnp.full(self.num_devices, self.num_layers, jnp.int32)
+        in_force = jnp.argmax(columns[:, 4:], axis=1).astype(jnp.int32) if self.markov else everything
         return Scenario(
             bandwidth=BANDWIDTH_UNIT * 10 ** observation[0],
             edge_speed=EDGE_SPEED_UNIT * 10 ** observation[1],
             device_speed=DEVICE_SPEED_UNIT * 10 ** columns[:, 0],
-            split=jnp.clip(in_force, 0, self.num_layers).astype(jnp.int32),
+            split=in_force,
         )
 
     @override
@@ -325,7 +326,7 @@ class MultiExitAllocation(environment.Environment[State, Params]):
 
     @override
     def observation_space(self, params: Params) -> spaces.Box:
-        size = 2 + self.num_devices * (5 if self.markov else 4)
+        size = 2 + self.num_devices * (4 + (self.num_layers + 1 if self.markov else 0))
         return spaces.Box(-jnp.inf, jnp.inf, (size,), params.edge_speed.dtype)
 
     def options(self, scenario: Scenario, params: Params) -> Options:
