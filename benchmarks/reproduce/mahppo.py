@@ -238,7 +238,8 @@ def _surrogates() -> str:
             f"{jalad.coder_rate / 1e6:g} Mbit/s and {jalad.coder_power:g} W on top of the published front parts "
             "(which hold the autoencoder's own, small, cost). The ratio is an estimate for features that are half "
             "zeros; the speed is chosen so that coding costs what section 6.2 says of ResNet18. Verdicts on JALAD are "
-            "therefore never plain. The profiles are in `profiles/`.",
+            "therefore never plain. Its networks read the state through the hinges of preset fast, whose scale suits "
+            "frames of 0.5 s and not its 3 s: another handicap for it. The profiles are in `profiles/`.",
             "",
             "Not reproduced here: Figs. 4 to 7 and 13 (a, b), which measure networks and a device and not policies.",
         ]
