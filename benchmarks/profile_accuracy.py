@@ -5,8 +5,8 @@
 One process measures a network and its numbers become a profile; the environment plays an episode on it for each point,
 one UE, with next to no time to send: what a task takes is what the environment says that computing takes. Another
 process, with a network of its own, measures the same points anew. Twice: first one process after the other, by
-`mec-jax profile`, which holds as much as the machine's speed does; then in turns of a few seconds, so that both meet the
-same drift. Exits 1 unless the median of the relative differences in turns is at most 10 %.
+`mec-jax profile`, which holds as long as the machine's speed does; then in turns of a few seconds, so that both meet
+the same drift. Exits 1 unless the median of the relative differences in turns is at most 10 %.
 
 On the shared machine of `results/`, whose speed halved and doubled within the hour, one after the other gave medians of
 11.9, 15.3 and 5.2 % in three runs before the one that is kept there, in turns 7.0 % in one.
