@@ -1,4 +1,4 @@
-"""`mec-jax`: list, train, evaluate, export and render from the command line."""
+"""`mec-jax`: list, train, evaluate, export, render and profile from the command line."""
 
 import difflib
 import sys
@@ -16,6 +16,7 @@ from rich.table import Table
 
 import mec_jax
 from algos.algorithms import ALGORITHMS, algorithm, make_env, scenario_of
+from mec_jax.split.cli import Profile
 
 DEFAULT_ENV = "MultiUEOffloading-v0"
 BASELINES = ("local", "all-edge", "random", "best-static")
@@ -383,8 +384,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `mec-jax`. Errors of use end it with one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        commands: dict[str, Any] = {"list": List, "evaluate": Evaluate, "export": Export, "render": Render}
-        if arguments[:1] not in (["list"], ["evaluate"], ["export"], ["render"]):
+        commands: dict[str, Any] = {
+            "list": List,
+            "evaluate": Evaluate,
+            "export": Export,
+            "render": Render,
+            "profile": Profile,
+        }
+        if not arguments or arguments[0] not in commands:
             commands["train"] = _train_command(*_algorithm_and_preset(arguments))
             _check_resume(arguments)
         command = tyro.extras.subcommand_cli_from_dict(commands, prog="mec-jax", args=arguments)

@@ -75,7 +75,7 @@ PRESETS = {
     ),
     "markov": (
         Config(num_frames=1_500_000, num_envs=256, trunk=(128, 128), critic=(128, 128), rollout=16),
-        HParams(gamma=0.9, gae_lambda=0.9),
+        HParams(actor_lr=3e-3, critic_lr=3e-3, entropy=5e-3, gamma=0.8, gae_lambda=0.7),
     ),
 }
 """`fast` for discrete actions, `continuous` for Boxes, `hybrid` for both at once, `bandit` for episodes of one frame,

@@ -70,7 +70,7 @@ TASKS = (
     *(Task("mahppo", "reference", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "hybrid", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "bandit", f"MultiExitAllocation{variant}-v0", {}, 10) for variant in ("", "-Video", "-Compressed")),
-    *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 10) for v in ("", "-Video", "-Compressed")),
+    *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 5) for v in ("", "-Video", "-Compressed")),
     Task("ppo", "fast", "CartPole-v1", {}, 10),
     Task("ppo", "continuous", "Pendulum-v1", {}, 10),
 )

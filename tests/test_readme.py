@@ -48,7 +48,7 @@ def test_first_command_trains_and_leaves_a_policy(run_folder: Path) -> None:
 
 
 def test_python_of_each_section_runs_as_printed(run_folder: Path) -> None:
-    assert len(PYTHON) == 3
+    assert len(PYTHON) == 4
     (run_folder / "policy.npz").write_bytes((run_folder / "run" / "policy.npz").read_bytes())
     for block in PYTHON:
         subprocess.run([sys.executable, "-c", block], cwd=run_folder, check=True, env=_environment())
