@@ -36,6 +36,7 @@ class Layer:
     macs: int  # multiply-accumulates of convolutions and linear layers; PyTorch's FLOP counter says 2 * macs
     parameters: int  # trained ones: the running statistics of a batch normalisation do not count
     cut: bool  # whether exactly one tensor, this layer's output, goes on: False inside a residual block
+    groups: int = 1  # of a convolution; as many as channels come in: depthwise
 
     @property
     def input_elements(self) -> int:
@@ -333,10 +334,11 @@ def _layer(operation: _Operation, shape: Shape) -> Layer:
         shape = (math.prod(shape),)
     output_shape = _output_shape(operation, shape)
     elements, channels, outputs = math.prod(shape), shape[0], math.prod(output_shape)
-    flops, macs, parameters = elements, 0, 0
+    flops, macs, parameters, groups = elements, 0, 0, 1
     match operation.kind:
         case "conv":
-            window = (operation.group_width or channels) * operation.kernel**2  # inputs of one filter
+            width = operation.group_width or channels
+            window, groups = width * operation.kernel**2, channels // width  # inputs of one filter
             flops, macs = 2 * (window + 1) * outputs, window * outputs
             parameters = (window + operation.bias) * output_shape[0]
         case "linear":
@@ -345,7 +347,7 @@ def _layer(operation: _Operation, shape: Shape) -> Layer:
             flops = operation.kernel**2 * outputs
         case "batchnorm":
             flops, parameters = 2 * elements, 2 * channels
-    return Layer(operation.name, operation.kind, shape, output_shape, flops, macs, parameters, cut=True)
+    return Layer(operation.name, operation.kind, shape, output_shape, flops, macs, parameters, True, groups)
 
 
 def _output_shape(operation: _Operation, shape: Shape) -> Shape:
