@@ -98,3 +98,6 @@ register("MultiExitAllocation-Compressed-v0", "mec_jax.envs.multi_exit:compresse
 register("MultiExitAllocation-Markov-v0", "mec_jax.envs.multi_exit:markov")
 register("MultiExitAllocation-Video-Markov-v0", "mec_jax.envs.multi_exit:video_markov")
 register("MultiExitAllocation-Compressed-Markov-v0", "mec_jax.envs.multi_exit:compressed_markov")
+register("NeuronAllocation-v0", "mec_jax.envs.neuron_allocation:NeuronAllocation")
+register("NeuronAllocation-Dynamic-v0", "mec_jax.envs.neuron_allocation:dynamic")
+register("NeuronAllocation-Slots-v0", "mec_jax.envs.neuron_allocation:slots")

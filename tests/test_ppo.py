@@ -321,4 +321,5 @@ def test_ppo_trains_on_every_environment(name: str) -> None:
     action = ppo.make_policy(env, config)((ppo.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
     expected = {"CartPole-v1": "fast", "Pendulum-v1": "continuous", "MultiUEOffloading-v0": "hybrid"}
-    assert preset == expected.get(name, "markov" if "Markov" in name else "bandit")
+    by_kind = "markov" if "Markov" in name else "fast" if "NeuronAllocation" in name else "bandit"
+    assert preset == expected.get(name, by_kind)

@@ -103,7 +103,8 @@ def test_flax_numpy_and_pytorch_decide_alike(name: str, env_id: str, changes: di
     action = in_flax((learned, params), states, jax.random.key(0))
     said = policy.distribution(states)
     for field, value in zip(policy.act(states)._fields, there.act(states), strict=True):
-        expected, found = np.asarray(getattr(action, field)), value.numpy()
+        expected = np.asarray(getattr(action, field) if isinstance(action, tuple) else action)
+        found = value.numpy()
         if found.dtype == np.float32:
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
         else:
