@@ -252,15 +252,16 @@ def test_sampled_actions_follow_the_heads(parameters: PyTree) -> None:
 def test_policy_of_the_evaluation_plays_the_heads(parameters: PyTree) -> None:
     config = Config(**SMALL)
     _, heads = apply_actors(config, parameters)
+    numbers = ENV.params(power_max=POWER_MAX)
     likeliest = quick_jit(make_policy(ENV, config, deterministic=True))
     for i in range(3):
-        action = likeliest((parameters, POWER_MAX), OBSERVATION[i], jax.random.key(i))
+        action = likeliest((parameters, numbers), OBSERVATION[i], jax.random.key(i))
         np.testing.assert_array_equal(action.cut, heads.cut[i].argmax(-1))
         np.testing.assert_array_equal(action.channel, heads.channel[i].argmax(-1))
         np.testing.assert_allclose(action.power, heads.mean[i], rtol=1e-5)
     sampled = quick_jit(make_policy(ENV, config))
     first, second, again = (
-        sampled((parameters, POWER_MAX), OBSERVATION[0], jax.random.key(seed)).power for seed in (0, 1, 0)
+        sampled((parameters, numbers), OBSERVATION[0], jax.random.key(seed)).power for seed in (0, 1, 0)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, second)
