@@ -94,6 +94,7 @@ def measure(profile: Path, seeds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--devices", type=int, nargs="+", default=[2, 5], help="first so many of each profile")
     args = parser.parse_args()
     about = machine()
     lines = [
@@ -103,7 +104,7 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        for number in (2, 5):
+        for number in args.devices:
             for profile in ("vgg16_image", "vgg16_compressed"):
                 lines.append(measure(first_devices(profile, number, Path(folder)), args.seeds))
                 print(lines[-1], flush=True)
