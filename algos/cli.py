@@ -3,7 +3,7 @@
 import difflib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +71,7 @@ class Evaluate:
         if self.deterministic and self.sampled:
             raise ValueError("--deterministic and --sampled exclude each other: leave one out")
         keys = evaluation_keys(self.episodes)
+        names: dict[tuple, str] = {}
         played: dict[str, list[Any]] = {}
         curves: dict[str, list[Any]] = {}
         first: tuple[Any, Any] | None = None
@@ -87,7 +88,8 @@ class Evaluate:
                 )
             learner = algorithm(run.algorithm)
             deterministic = self.deterministic or (learner.DETERMINISTIC and not self.sampled)
-            name = f"{run.algorithm.upper()}, {run.preset}" if len(self.paths) > 1 else run.algorithm.upper()
+            same = (run.algorithm, run.preset, run.config, repr(run.hparams))  # all but the seed
+            name = names.setdefault(same, self._name(run, names))
             policy = learner.make_policy(env, run.config, deterministic)
             played.setdefault(name, []).append(play_episodes(env, scenario, policy, (learned, scenario), keys))
             if path.is_dir():
@@ -103,6 +105,14 @@ class Evaluate:
             if curves:
                 plot_curves(self.out / "curves.png", curves, report)
             console.print(f"report: {self.out}")
+
+    def _name(self, run: Any, others: Mapping[tuple, str]) -> str:
+        """Of a row: presets whose numbers were changed are told apart by a count."""
+        if len(self.paths) == 1:
+            return str(run.algorithm.upper())
+        name = f"{run.algorithm.upper()}, {run.preset}"
+        alike = sum(other.startswith(name) for other in others.values())
+        return name if alike == 0 else f"{name} ({alike + 1})"
 
 
 @dataclass(frozen=True)

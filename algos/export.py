@@ -181,7 +181,6 @@ def _read_mahppo(policy: Policy) -> tuple[mahppo.Config, PyTree]:
         inputs="hinges" if fixed else "state",
         power_std=network["heads"][2]["std"],
     )
-
     actors = {name: value for name, value in arrays.items() if name not in fixed}
     return config, {"params": jax.tree.map(jnp.asarray, actors)}
 
@@ -264,7 +263,6 @@ def _read_ppo(policy: Policy) -> tuple[ppo.Config, PyTree]:
         activation=network["activation"],
         normalise_observation=seen != AS_RETURNED,
     )
-
     layers = {name: arrays[name] for name in network["trunk"]}
     parts: dict[str, list[np.ndarray]] = {"kernel": [], "bias": []}
     log_std: list[np.ndarray] = []

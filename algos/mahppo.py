@@ -344,8 +344,7 @@ def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
 
 
 def make_policy(env: MultiUEOffloading, config: Config, deterministic: bool = False) -> Policy:
-    """The policy of trained actors for `mec_jax.evaluation`: its parameters are
-    `(learned(state), env_params)`."""
+    """The policy of trained actors for `mec_jax.evaluation`: its parameters are `(learned(state), env_params)`."""
     return partial(_act, make_actors(env, config), deterministic)
 
 

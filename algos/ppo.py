@@ -312,8 +312,7 @@ def flat(observation: PyTree) -> Float[Array, "batch observation"]:
 
 
 def make_policy(env: Any, config: Config, deterministic: bool = False) -> Policy:
-    """The policy of a trained actor for `mec_jax.evaluation`: its parameters are
-    `(learned(state), env_params)`."""
+    """The policy of a trained actor for `mec_jax.evaluation`: its parameters are `(learned(state), env_params)`."""
     return partial(_act, env, make_actor(env, config), config.normalise_observation, deterministic)
 
 

@@ -179,22 +179,18 @@ def report(folder: Path) -> None:
     rows = math.ceil(len(groups) / columns)
     figure = Figure(figsize=(4.5 * columns, 3.4 * rows), layout="constrained")
     axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
-    results = {}
+    results, keys = {}, evaluation_keys(EPISODES)
     for name, runs in groups.items():
         env, params = make_env(runs[0]["env_id"], runs[0]["static"], {})
-        found = compare(env, scenario_of(env, params), {label(run): per_seed(run) for run in runs}, keys=KEYS)
+        found = compare(env, scenario_of(env, params), {label(run): per_seed(run) for run in runs}, keys)
         results[name] = found.rows
-        table = found.markdown().splitlines()[2:-2]
-        lines += [f"## {name}", "", *table, "", *(line for run in runs for line in notes(run, found)), ""]
+        lines += [f"## {name}", "", *found.table(), "", *(line for run in runs for line in notes(run, found)), ""]
         draw(next(axes), name, runs, found)
     for unused in axes:
         unused.set_axis_off()
     (RESULTS / "leaderboard.md").write_text("\n".join(lines))
     (RESULTS / "leaderboard.json").write_text(json.dumps(results, indent=1) + "\n")
     figure.savefig(RESULTS / "learning.png", dpi=100)
-
-
-KEYS = evaluation_keys(EPISODES)
 
 
 def draw(axes: Any, name: str, runs: list[dict[str, Any]], found: Report) -> None:

@@ -175,7 +175,9 @@ class Report:
         """A row as a table shows it."""
         row = self.rows[name]
         runs = f", {row['runs']} runs" if row["runs"] > 1 else ""
-        cut_off = "" if row["terminated"] in (0, 1) else f" ({1 - row['terminated']:.0%} cut off)"
+        # Where no episode ever terminates, truncation is the end that is meant.
+        ends = any(other["terminated"] > 0 for other in self.rows.values())
+        cut_off = f" ({1 - row['terminated']:.0%} cut off)" if ends and row["terminated"] < 1 else ""
         low, high = row["return_interval"]
         cells = [name + runs + cut_off, f"{row['return']:.3f} ± {(high - low) / 2:.2f}"]
         for column in self.columns:
@@ -187,11 +189,14 @@ class Report:
             cells.append(f"{row['score']:.{digits}f}" + (f" {spread}" if row["runs"] > 1 else ""))
         return cells
 
+    def table(self) -> list[str]:
+        """Lines of the table in Markdown."""
+        lines = [f"| {' | '.join(self.headers())} |", "|---" * len(self.headers()) + "|"]
+        return lines + [f"| {' | '.join(self.cells(name))} |" for name in self.rows]
+
     def markdown(self) -> str:
         """A page with the table."""
-        lines = [f"# {self.env_id}", "", f"| {' | '.join(self.headers())} |", "|---" * len(self.headers()) + "|"]
-        lines += [f"| {' | '.join(self.cells(name))} |" for name in self.rows]
-        return "\n".join([*lines, "", self.caption(), ""])
+        return "\n".join([f"# {self.env_id}", "", *self.table(), "", self.caption(), ""])
 
     def caption(self) -> str:
         """How to read the table."""

@@ -19,6 +19,7 @@ from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.evaluation import (
     PROTOCOL,
     Episodes,
+    Report,
     bootstrap_interval,
     compare,
     evaluate,
@@ -304,3 +305,16 @@ def test_measures_are_named_when_one_is_missing() -> None:
     episodes = play_episodes(ENV, ENV.evaluation_params(), static, LOCAL, KEYS)
     with pytest.raises(AttributeError, match="no 'speed'"):
         _ = episodes.speed
+
+
+def report_of(terminated: dict[str, float]) -> Report:
+    row = {"runs": 1, "return": -1.0, "return_interval": (-1, -1)}
+    rows = {name: {**row, "terminated": share} for name, share in terminated.items()}
+    return Report("Any-v0", PROTOCOL, 2, (), rows)
+
+
+def test_policies_that_never_finish_are_said_to_be_cut_off() -> None:
+    report = report_of({"Fine": 1.0, "Half": 0.5, "Never": 0.0})
+    assert [report.cells(name)[0] for name in report.rows] == ["Fine", "Half (50% cut off)", "Never (100% cut off)"]
+    endless = report_of({"One": 0.0, "Other": 0.0})  # truncation is how every episode ends
+    assert [endless.cells(name)[0] for name in endless.rows] == ["One", "Other"]

@@ -142,6 +142,15 @@ def test_command_line_trains_evaluates_and_reports_several_runs(name: str, tmp_p
         assert all(row["return"] <= rows["Optimum with free switches"]["return"] + 1e-4 for row in rows.values())
 
 
+def test_runs_with_other_hyper_parameters_are_not_summed_up(tmp_path: Path) -> None:
+    for name, options in (("a", ()), ("b", ("--seed", "1")), ("c", ("--hparams.clip", "0.1"))):
+        command("train", "ppo", "--env", "MultiExitAllocation-v0", *TINY, *options, "--out", tmp_path / name)
+    runs = [tmp_path / name for name in "abc"]
+    command("evaluate", *runs, "--episodes", 4, "--out", tmp_path / "report")
+    rows = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
+    assert {name: rows[name]["runs"] for name in list(rows)[:2]} == {"PPO, bandit": 2, "PPO, bandit (2)": 1}
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
