@@ -12,7 +12,7 @@ from typing import Any
 
 import mec_jax
 
-ALGORITHMS = ("mahppo", "ppo")
+ALGORITHMS = ("mahppo", "ppo", "drl_es")
 
 
 def algorithm(name: str) -> ModuleType:

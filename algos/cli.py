@@ -129,7 +129,7 @@ class Export:
         from algos import export, runs
 
         run, state = runs.load_run(self.path)
-        frames = int(state.update) * run.config.num_envs * run.config.rollout
+        frames = int(state.update) * run.config.frames_per_update
         export.export_policy(self.out, run, algorithm(run.algorithm).learned(state), frames, score={})
         console.print(f"policy: {self.out}")
 
@@ -259,7 +259,7 @@ def _train_command(algorithm_name: str, preset_name: str) -> type:
         """Train, compare with the rulers, and leave curve, checkpoint and policy in a run folder."""
 
         algorithm: Annotated[str, tyro.conf.Positional] = ""
-        """What to train with: mahppo or ppo."""
+        """What to train with: mahppo, ppo or drl_es."""
         env: str = DEFAULT_ENV
         """Environment id, of the suite or of gymnax."""
         num_ues: int | None = None
@@ -317,8 +317,7 @@ def _train(run: Any, path: Path) -> None:
     from mec_jax.evaluation import compare, evaluation_keys, play_episodes
 
     if run is not None:
-        env, _ = run.make_env()
-        algorithm(run.algorithm).make_trainer(env, run.config)  # errors of use come before anything is written
+        _trainer(run)  # errors of use come before anything is written
     folder = runs.RunFolder(path, run)
     run = folder.run
     done = int(folder.rows[-1]["frames"]) if folder.rows else 0
@@ -331,7 +330,7 @@ def _train(run: Any, path: Path) -> None:
     )
     with closing(folder):
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task("compiling", total=run.config.num_frames, completed=done, speed="", score="")
+            task = bar.add_task("compiling", total=_trainer(run).num_frames, completed=done, speed="", score="")
             start: float | None = None
 
             def report(progress: training.Progress) -> None:
@@ -371,6 +370,11 @@ def _train(run: Any, path: Path) -> None:
     console.print(
         f"in {path}: curve.png, policy.npz, checkpoints, metrics.csv, tensorboard, comparison.json, config.json"
     )
+
+
+def _trainer(run: Any) -> Any:
+    env, _ = run.make_env()
+    return algorithm(run.algorithm).make_trainer(env, run.config)
 
 
 def _print_report(report: Any) -> None:

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from algos import mahppo, ppo
+from algos import mahppo
+from algos.actor import make_actor
 from algos.algorithms import algorithm
 from algos.distributions import Head, heads_of
 from algos.normalise import CLIP, Moments
@@ -193,20 +194,23 @@ def _fixed_layers(num_ues: int, config: mahppo.Config) -> dict[str, dict[str, np
     return {"hinges": {name: np.broadcast_to(array, (num_ues, *array.shape)) for name, array in layer.items()}}
 
 
-# PPO: one network whose last layer is cut into the heads of the file
+# The actor of PPO and DRL-ES: one network whose last layer is cut into the heads of the file
 
 NO_BOUND = float(np.finfo(np.float32).max)
 
 
-def _write_ppo(run: RunConfig, learned: PyTree) -> tuple[Arrays, dict[str, Any]]:
+def _write_actor(run: RunConfig, learned: PyTree) -> tuple[Arrays, dict[str, Any]]:
     env, params = run.make_env()
     actor, observed = learned
     layers = {name: {part: np.asarray(x) for part, x in layer.items()} for name, layer in actor["params"].items()}
     last, log_std = layers.pop("head"), layers.pop("log_std", {"bias": np.zeros(0)})["bias"]
+    slots = make_actor(env, run.config).slots
+    masks = getattr(env, "mask_entries", {})
     heads, first, first_std = [], 0, 0
     for head in heads_of(env.action_space(params)):
-        outputs = slice(first, first + head.num_outputs)
-        first += head.num_outputs
+        num_outputs = 1 if slots else head.num_outputs
+        outputs = slice(first, first + num_outputs)
+        first += num_outputs
         kernel, bias = last["kernel"][..., outputs], last["bias"][..., outputs]
         if head.kind != "categorical":
             std = log_std[None, first_std : first_std + head.num_entries]
@@ -214,12 +218,13 @@ def _write_ppo(run: RunConfig, learned: PyTree) -> tuple[Arrays, dict[str, Any]]
             kernel = np.concatenate([kernel, np.zeros_like(kernel)], axis=-1)
             bias = np.concatenate([bias, std], axis=-1)
         layers[f"head_{head.name}"] = {"kernel": kernel, "bias": bias}
-        heads.append(_describe_head(head))
+        allowed = {"allowed": list(masks[head.name])} if head.name in masks else {}
+        heads.append(_describe_head(head) | allowed)
     normalisation: Any = AS_RETURNED
     if run.config.normalise_observation:
         std = np.sqrt(np.asarray(observed.var) + np.float32(1e-8))
         normalisation = {"mean": np.asarray(observed.mean).tolist(), "std": std.tolist(), "clip": CLIP}
-    size = layers["trunk_0"]["kernel"].shape[1]
+    size = np.asarray(observed.mean).size
     names = getattr(env, "observation_names", None) or [f"observation {i}" for i in range(size)]
     about = {
         "action": getattr(getattr(env.action_space(params), "type", None), "__name__", "Action"),
@@ -229,6 +234,7 @@ def _write_ppo(run: RunConfig, learned: PyTree) -> tuple[Arrays, dict[str, Any]]
             "activation": run.config.activation,
             "trunk": [f"trunk_{i}" for i in range(len(run.config.trunk))],
             "heads": heads,
+            **({"per_slot": slots._asdict()} if slots else {}),
         },
     }
     return flax.traverse_util.flatten_dict(layers, sep="/"), about
@@ -255,12 +261,13 @@ def _describe_head(head: Head) -> dict[str, Any]:
     return about | {"mean": "linear", "offset": offset, "scale": scale, "std": "exp", "std_min": 0.0, **bounds}
 
 
-def _read_ppo(policy: Policy) -> tuple[ppo.Config, PyTree]:
+def _read_actor(policy: Policy) -> tuple[Any, PyTree]:
     network, seen = policy.metadata["network"], policy.metadata["observation"]["normalisation"]
     arrays = flax.traverse_util.unflatten_dict(policy.arrays, sep="/")
-    config = ppo.Config(
+    config = algorithm(policy.metadata["provenance"]["algorithm"]).Config(
         trunk=tuple(arrays[name]["bias"].shape[-1] for name in network["trunk"]),
         activation=network["activation"],
+        per_slot="per_slot" in network,
         normalise_observation=seen != AS_RETURNED,
     )
     layers = {name: arrays[name] for name in network["trunk"]}
@@ -268,7 +275,7 @@ def _read_ppo(policy: Policy) -> tuple[ppo.Config, PyTree]:
     log_std: list[np.ndarray] = []
     for head in network["heads"]:
         layer = arrays[f"head_{head['name']}"]
-        outputs = head["size"] * int(np.prod(head["shape"]))
+        outputs = 1 if config.per_slot else head["size"] * int(np.prod(head["shape"]))
         for name, found in parts.items():
             found.append(layer[name][..., :outputs])
         log_std.append(layer["bias"][0, outputs:])
@@ -281,4 +288,8 @@ def _read_ppo(policy: Policy) -> tuple[ppo.Config, PyTree]:
     return config, ({"params": jax.tree.map(jnp.asarray, layers)}, observed)
 
 
-_FORMATS: dict[str, tuple[Any, Any]] = {"mahppo": (_write_mahppo, _read_mahppo), "ppo": (_write_ppo, _read_ppo)}
+_FORMATS: dict[str, tuple[Any, Any]] = {
+    "mahppo": (_write_mahppo, _read_mahppo),
+    "ppo": (_write_actor, _read_actor),
+    "drl_es": (_write_actor, _read_actor),
+}

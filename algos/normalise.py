@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 CLIP = 10.0
 """Normalised observations lie within this many standard deviations."""
@@ -17,9 +17,12 @@ class Moments(NamedTuple):
     weight: Float[Array, ""]  # number of samples
 
 
-def moments(samples: Float[Array, "sample *shape"]) -> Moments:
-    """Of one batch."""
-    return Moments(jnp.mean(samples, 0), jnp.var(samples, 0), jnp.array(float(samples.shape[0])))
+def moments(samples: Float[Array, "sample *shape"], counts: Bool[Array, " sample"] | None = None) -> Moments:
+    """Of one batch, or of those of its samples that count."""
+    if counts is None:
+        return Moments(jnp.mean(samples, 0), jnp.var(samples, 0), jnp.array(float(samples.shape[0])))
+    which = counts.reshape(-1, *(1 for _ in samples.shape[1:]))
+    return Moments(jnp.mean(samples, 0, where=which), jnp.var(samples, 0, where=which), jnp.sum(counts, dtype=float))
 
 
 def merge(x: Moments, y: Moments) -> Moments:

@@ -1,28 +1,24 @@
 """PPO (Schulman et al. 2017) for any environment of the suite and of gymnax.
 
-One actor decides all parts of the action at once, with one factored distribution (`algos.distributions`); one critic.
-An environment may have a method `action_mask(observation, params)` that returns, by name of a part of the action,
-which choices are allowed.
+One actor decides all parts of the action at once (`algos.actor`); one critic.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
-import distrax
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
-from algos.distributions import heads_of, hybrid, to_action
-from algos.networks import ACTIVATIONS, MLP, StackedDense, init_parameters
+from algos.actor import actor_policy, distribution, flat, init_actor, make_actor
+from algos.distributions import heads_of, to_action
+from algos.networks import MLP, init_parameters
 from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import Ended, Transition, gae, play, start
 from algos.trainer import Metrics, Trainer, descend, in_chunks, schedule, shuffled
-from mec_jax.evaluation import Policy
 
 
 @dataclass(frozen=True)
@@ -38,8 +34,14 @@ class Config:
     trunk: tuple[int, ...] = (64, 64)  # hidden layers of the actor
     critic: tuple[int, ...] = (64, 64)  # hidden layers
     activation: Literal["tanh", "relu"] = "tanh"
+    per_slot: bool = False  # the actor scores each slot by one network that all slots share
     normalise_observation: bool = True  # by running moments
     normalise_reward: bool = False  # by the running standard deviation of the discounted return
+
+    @property
+    def frames_per_update(self) -> int:
+        """Environment frames of an update."""
+        return self.num_envs * self.rollout
 
 
 @struct.dataclass
@@ -83,6 +85,7 @@ PRESETS = {
 """
 
 DETERMINISTIC = True
+make_policy = actor_policy
 
 
 def default_preset(env: Any) -> str:
@@ -94,40 +97,6 @@ def default_preset(env: Any) -> str:
         return "markov"
     kinds = {head.kind == "categorical" for head in heads_of(env.action_space(params))}
     return "hybrid" if len(kinds) > 1 else "fast" if True in kinds else "continuous"
-
-
-class Constant(nn.Module):
-    """Numbers that no input changes."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self) -> Float[Array, " features"]:
-        """The numbers."""
-        return self.param("bias", nn.initializers.zeros, (self.features,))
-
-
-class Actor(nn.Module):
-    """Network outputs of an action's parts, and the logarithms of the Gaussians' standard deviations.
-
-    Parameters are `trunk_I` and `head`, each with a `kernel` [1, inputs, outputs] and a `bias` [1, outputs], and
-    `log_std` with a `bias` if there are Gaussians.
-    """
-
-    trunk: tuple[int, ...]
-    num_outputs: int
-    num_gaussians: int
-    activation: str
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "batch observation"]) -> tuple[Float[Array, "batch output"], Array]:
-        """Outputs for all parts, one after the other, and the logarithms."""
-        for i, features in enumerate(self.trunk):
-            x = ACTIVATIONS[self.activation](StackedDense(1, features, name=f"trunk_{i}")(x))
-        outputs = StackedDense(1, self.num_outputs, name="head")(x)[0]
-        if not self.num_gaussians:  # a checkpoint takes no empty array
-            return outputs, jnp.zeros(0)
-        return outputs, Constant(self.num_gaussians, name="log_std")()
 
 
 class TrainState(NamedTuple):
@@ -168,9 +137,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         key, actor_key, critic_key, reset_key = jax.random.split(key, 4)
         env_state, observation, episode_return = start(env, env_params, reset_key, config.num_envs)
         inputs = flat(observation)
-        actor_params = init_parameters(actor, actor_key, inputs[:1], small=("head",))
-        if actor.num_gaussians:
-            actor_params["params"]["log_std"]["bias"] += hparams.log_std
+        actor_params = init_actor(actor, actor_key, inputs, hparams.log_std)
         critic_params = init_parameters(critic, critic_key, inputs[:1])
         adam = optax.scale_by_adam(eps=hparams.adam_eps)
         return TrainState(
@@ -283,50 +250,6 @@ def make_trainer(env: Any, config: Config) -> Trainer:
     return in_chunks(init, update, config.updates_per_chunk, plan)
 
 
-def make_actor(env: Any, config: Config) -> Actor:
-    """The actor network of `config` for `env`."""
-    heads = heads_of(env.action_space(env.default_params))
-    gaussians = sum(head.num_entries for head in heads if head.kind != "categorical")
-    return Actor(config.trunk, sum(head.num_outputs for head in heads), gaussians, config.activation)
-
-
-def distribution(
-    env: Any,
-    env_params: PyTree,
-    actor: Actor,
-    parameters: PyTree,
-    inputs: Float[Array, "batch observation"],
-    observation: PyTree,
-) -> distrax.Joint:
-    """Distribution of raw actions [batch], from what the network reads and, for masks, the observations."""
-    outputs, log_std = cast(tuple[Array, Array], actor.apply(parameters, inputs))
-    allowed = getattr(env, "action_mask", None)
-    masks = jax.vmap(allowed, in_axes=(0, None))(observation, env_params) if allowed else None
-    return hybrid(heads_of(env.action_space(env_params)), outputs, log_std, masks)
-
-
-def flat(observation: PyTree) -> Float[Array, "batch observation"]:
-    """Observations, [batch] of any structure, as one vector each."""
-    leaves = [jnp.asarray(x, float) for x in jax.tree.leaves(observation)]
-    return jnp.concatenate([x.reshape(x.shape[0], -1) for x in leaves], axis=1)
-
-
-def make_policy(env: Any, config: Config, deterministic: bool = False) -> Policy:
-    """The policy of a trained actor for `mec_jax.evaluation`: its parameters are `(learned(state), env_params)`."""
-    return partial(_act, env, make_actor(env, config), config.normalise_observation, deterministic)
-
-
 def learned(state: TrainState) -> tuple[PyTree, Moments]:
     """What the policy of `make_policy` reads beside the environment's parameters: the actor, and how it normalises."""
     return state.actor, state.observations
-
-
-def _act(
-    env: Any, actor: Actor, normalise: bool, deterministic: bool, parameters: tuple, observation: PyTree, key: Array
-) -> PyTree:
-    (actor_params, observed), env_params = parameters
-    batch = jax.tree.map(lambda x: jnp.asarray(x)[None], observation)
-    inputs = standardise(observed, flat(batch)) if normalise else flat(batch)
-    policy = distribution(env, env_params, actor, actor_params, inputs, batch)
-    raw = policy.mode() if deterministic else policy.sample(seed=key)
-    return to_action(env.action_space(env_params), tuple(part[0] for part in raw))

@@ -104,7 +104,7 @@ class RunFolder:
                 with file.open(newline="") as table:
                     lines = list(itertools.islice(table, 1 + chunks))
             self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
-            frames = config.updates_per_chunk * config.num_envs * config.rollout
+            frames = config.updates_per_chunk * config.frames_per_update
             if [row["frames"] for row in self.rows] != [frames * (i + 1) for i in range(chunks)]:
                 raise ValueError(f"not one row a chunk up to the checkpoint at frame {frames * chunks}")
         except (FileNotFoundError, ValueError, TypeError, KeyError, csv.Error) as error:

@@ -1,6 +1,6 @@
 """What the trainers' jitted updates share: their interface, schedule, minibatches and gradient steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,14 +20,14 @@ class Trainer(NamedTuple):
     """
 
     init: Callable[..., Any]
-    run: Callable[..., tuple[Any, "Metrics"]]
-    train: Callable[..., tuple[Any, "Metrics"]]
+    run: Callable[..., tuple[Any, Any]]
+    train: Callable[..., tuple[Any, Any]]
     num_chunks: int
     num_frames: int  # environment frames of all chunks
 
 
 class Metrics(NamedTuple):
-    """Of one update."""
+    """Of one update of an actor and a critic."""
 
     frames: Int[Array, ""]  # environment frames so far
     episode_return: Float[Array, ""]  # mean over the episodes that ended; NaN if none did
@@ -54,11 +54,8 @@ def schedule(config: Any) -> Schedule:
     """
     counts = ("num_envs", "rollout", "epochs", "minibatches", "updates_per_chunk")
     layers = [name for name, value in vars(config).items() if isinstance(value, tuple)]
-    for name in (*counts, *layers, *(["head"] if hasattr(config, "head") else [])):
-        count = getattr(config, name)
-        if min(count, default=1) < 1 if isinstance(count, tuple) else count < 1:
-            raise ValueError(f"{name} is {count}: it must be at least 1")
-    batch = config.num_envs * config.rollout
+    check_counts(config, (*counts, *layers, *(["head"] if hasattr(config, "head") else [])))
+    batch = config.frames_per_update
     if batch % config.minibatches:
         raise ValueError(
             f"{config.minibatches} minibatches do not divide {config.num_envs} environments x {config.rollout} "
@@ -68,18 +65,30 @@ def schedule(config: Any) -> Schedule:
     return Schedule(batch, num_chunks, num_chunks * config.updates_per_chunk)
 
 
+def check_counts(config: Any, names: Iterable[str]) -> None:
+    """Refuse counts, or tuples of them, that are not positive.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name in names:
+        count = getattr(config, name)
+        if min(count, default=1) < 1 if isinstance(count, tuple) else count < 1:
+            raise ValueError(f"{name} is {count}: it must be at least 1")
+
+
 def in_chunks(
     init: Callable[..., Any],
-    update: Callable[..., tuple[Any, Metrics]],
+    update: Callable[..., tuple[Any, Any]],
     updates_per_chunk: int,
     plan: Schedule,
 ) -> Trainer:
-    """A trainer from its first state and one `update(state, hparams, env_params)`."""
+    """A trainer from its first state and one `update(state, hparams, env_params)` that returns state and metrics."""
 
-    def run(state: Any, hparams: PyTree, env_params: PyTree) -> tuple[Any, Metrics]:
+    def run(state: Any, hparams: PyTree, env_params: PyTree) -> tuple[Any, Any]:
         return jax.lax.scan(lambda state, _: update(state, hparams, env_params), state, length=updates_per_chunk)
 
-    def train(hparams: PyTree, env_params: PyTree, key: Array) -> tuple[Any, Metrics]:
+    def train(hparams: PyTree, env_params: PyTree, key: Array) -> tuple[Any, Any]:
         state, metrics = jax.lax.scan(
             lambda state, _: run(state, hparams, env_params), init(hparams, env_params, key), length=plan.num_chunks
         )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -10,7 +10,6 @@ from jaxtyping import PyTree
 
 from algos.algorithms import algorithm, scenario_of
 from algos.runs import RunConfig, RunFolder, as_arrays
-from algos.trainer import Metrics
 from mec_jax.evaluation import Episodes, evaluation_keys, play_episodes
 
 EVALUATION_EPISODES = 16
@@ -23,7 +22,7 @@ class Progress(NamedTuple):
     frames: int
     total_frames: int
     evaluation: Episodes  # [episode], on the evaluation scenario
-    metrics: Metrics  # [update] of the chunk
+    metrics: Any  # [update] of the chunk, the algorithm's `Metrics`
 
 
 class Result(NamedTuple):
@@ -75,8 +74,9 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
             learned = learner.learned(new_state)
             evaluation = evaluate(scenario, (learned, params), keys)
             metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
-            numbers = (learned, new_state.critic, metrics.actor_loss, metrics.critic_loss)
-            if not all(np.isfinite(x).all() for x in jax.tree.leaves(numbers)):
+            critic = getattr(new_state, "critic", ())  # DRL-ES has none
+            losses = [value for name, value in metrics._asdict().items() if name.endswith("loss")]
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves((learned, critic, losses))):
                 raise ValueError(
                     f"the losses diverged after frame {frames}: lower the learning rates or the clip range"
                 )
@@ -89,7 +89,7 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
     return Result(learner.learned(state), frames, interrupted=False)
 
 
-def _row(metrics: Metrics, evaluation: Episodes) -> dict[str, float]:
+def _row(metrics: Any, evaluation: Episodes) -> dict[str, float]:
     evaluated = {f"evaluation/{name}": float(np.mean(value)) for name, value in evaluation.columns().items()}
     trained = {f"training/{name}": float(value[-1]) for name, value in metrics._asdict().items() if name != "frames"}
     return evaluated | trained

@@ -45,6 +45,11 @@ field. Its last layer puts out `size` logits for each entry, or the raw means of
 deviations. The mean of such a gaussian head may be "linear", raw mean * scale + offset; "offset", "scale", "low" and
 "high" are one number or of the head's shape. A head of kind "simplex" is a gaussian one whose action is the softmax of
 what is drawn.
+
+A categorical head of shape [] may have "allowed", an entry of the observation for each choice: the choice may be taken
+where that is positive, else its logit is float32's least number. If the network has "per_slot", {"common": c, "slots":
+n, "features": f}, the observation is c values and then f for each of n slots; the one network reads the c values and
+those of one slot, n times, and its one categorical head puts out one logit for each.
 """
 
 import functools
@@ -160,6 +165,8 @@ class Policy:
         with np.errstate(all="ignore"):  # what overflows is refused
             x = _observation(observation, self.metadata)
             batch, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
+            if slots := network.get("per_slot"):
+                x = _each_slot(x, **slots)
             for layer in network["trunk"]:
                 x = activation(self._dense(layer, x))  # [net, batch, outputs]
             for head in network["heads"]:
@@ -169,6 +176,8 @@ class Policy:
                     raw = activation(self._dense(layer, raw))
                 raw = self._dense(last, raw).swapaxes(0, 1)
                 raw = raw.reshape(*batch, *_entries(head, raw.shape[1:]))  # [..., ue, outputs]
+                if "allowed" in head:
+                    raw = np.where(np.asarray(observation)[..., head["allowed"]] > 0, raw, _LEAST)
                 said[head["name"]] = Categorical(raw) if head["kind"] == "categorical" else _gaussian(raw, head)
         if not all(np.isfinite(part).all() for parts in said.values() for part in parts):
             raise ValueError("the network overflows on this observation: give it numbers like those it was trained on")
@@ -186,7 +195,14 @@ def _sigmoid(x: _Floats) -> _Floats:
 _ACTIVATIONS: dict[str, _Function] = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
 _STDS: dict[str, _Function] = {"softplus": lambda x: np.logaddexp(x, 0), "sigmoid": _sigmoid, "exp": np.exp}
 _float32 = functools.partial(np.asarray, dtype=np.float32)
+_LEAST = np.finfo(np.float32).min  # logit of a choice that is not allowed
 _action_class = functools.lru_cache(namedtuple)  # two policies of one kind have one class
+
+
+def _each_slot(x: _Floats, common: int, slots: int, features: int) -> _Floats:
+    """What a network reads that scores slots, a row for each slot of each observation."""
+    own = x[:, common:].reshape(-1, features)
+    return np.concatenate([np.repeat(x[:, :common], slots, axis=0), own], axis=1)
 
 
 def _entries(head: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -380,6 +396,7 @@ _METADATA: dict[str, _Rule] = {
 }
 _OBSERVATION = {"size": _COUNT, "per_ue": _list_of(_TEXT), "normalisation": _NORMALISATION}
 _NETWORK = {"stacked": _COUNT, "activation": _one_of(*_ACTIVATIONS), "trunk": _NAMES, "heads": _list_of(_OBJECT)}
+_SLOTS = {"common": _COUNT, "slots": _COUNT, "features": _COUNT}
 _SHAPE: _Rule = (
     "a list of at most 2 whole numbers, each at least 1",
     lambda value: isinstance(value, list) and len(value) <= 2 and all(map(_COUNT[1], value)),
@@ -408,7 +425,7 @@ def _check_metadata(metadata: Any) -> None:
     params, observation, network = (metadata[name] for name in ("env_params", "observation", "network"))
     _check(params, dict.fromkeys(params, _numbers()), "env_params.")
     _check(observation, _OBSERVATION, "observation.")
-    _check(network, _NETWORK, "network.")
+    _check(network, _NETWORK | ({"per_slot": _OBJECT} if "per_slot" in network else {}), "network.")
     ues, size, values = network["stacked"], observation["size"], len(observation["per_ue"])
     shaped = any("shape" in head for head in network["heads"])
     if shaped and ues != 1:
@@ -421,9 +438,15 @@ def _check_metadata(metadata: Any) -> None:
         rules = {"mean": _numbers((size,)), "std": _numbers((size,), above=0), "clip": _numbers((), above=0)}
         _check({"clip": 1} | normalisation, rules, "observation.normalisation.")
 
+    if "per_slot" in network:
+        _check_slots(network, size)
     for index, head in enumerate(network["heads"]):
         where = f"network.heads[{index}]."
         rules = _head_rules(head, shaped, ues)
+        if "allowed" in head:
+            rules["allowed"] = _entries_of(size, head.get("size"))
+            if head.get("kind") != "categorical" or head.get("shape") != []:
+                raise ValueError(f"'{where}allowed' is for a categorical head of shape []: leave it out")
         _check(head, rules, where)
         if head["kind"] == "categorical":
             continue
@@ -433,6 +456,26 @@ def _check_metadata(metadata: Any) -> None:
         _action_class(metadata["action"], tuple(head["name"] for head in network["heads"]))
     except ValueError as error:
         raise ValueError(f"'action' and the heads' names must suit a namedtuple ({error}); choose others") from None
+
+
+def _entries_of(size: int, count: Any) -> _Rule:
+    """Entries of an observation of that size, so many."""
+    says = f"{count} whole numbers, each below {size}"
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, list) and len(value) == count and all(type(x) is int and 0 <= x < size for x in value)
+
+    return says, holds
+
+
+def _check_slots(network: Mapping[str, Any], size: int) -> None:
+    _check(network["per_slot"], _SLOTS, "network.per_slot.")
+    common, slots, features = (network["per_slot"][name] for name in ("common", "slots", "features"))
+    if size != common + slots * features:
+        raise ValueError(f"'observation.size' is {size}: 'network.per_slot' makes it {common + slots * features}")
+    (head, *others) = network["heads"]
+    if others or head.get("kind") != "categorical" or head.get("shape") != [] or head.get("size") != slots:
+        raise ValueError(f"'network.per_slot' needs one head, categorical, of shape [] and size {slots}")
 
 
 def _head_rules(head: Mapping[str, Any], shaped: bool, ues: int) -> dict[str, _Rule]:
@@ -460,12 +503,16 @@ def _check_arrays(arrays: Mapping[str, _Floats], metadata: Mapping[str, Any]) ->
         raise ValueError(f"there is {what}; name every layer and give its kernel and bias")
     for head, layers in chains:
         ues, width = network["stacked"], metadata["observation"]["size"]
+        slots = network.get("per_slot")
+        if slots:
+            width = slots["common"] + slots["features"]
         for layer in layers:
             inputs, width = width, max((1, *arrays[f"{layer}/kernel"].shape[-1:]))
             for name, shape in ((f"{layer}/kernel", (ues, inputs, width)), (f"{layer}/bias", (ues, width))):
                 if arrays[name].shape != shape:
                     raise ValueError(f"array {name!r} has shape {arrays[name].shape}: it must be {shape}")
         entries = functools.reduce(operator.mul, head.get("shape", ()), 1)
-        if width != (outputs := entries * (head["size"] if head["kind"] == "categorical" else 2)):
+        outputs = 1 if slots else entries * (head["size"] if head["kind"] == "categorical" else 2)
+        if width != outputs:
             needs = f"{head['kind']} head {head['name']!r} of size {head['size']} needs {outputs}"
             raise ValueError(f"array '{layers[-1]}/kernel' has {width} outputs: {needs}; mend the array or the size")

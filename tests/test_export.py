@@ -1,4 +1,4 @@
-"""Exported policies of PPO: NumPy decides like Flax, and what was exported plays on."""
+"""Exported policies of PPO and DRL-ES: NumPy decides like Flax, and what was exported plays on."""
 
 import contextlib
 import io
@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import mec_jax
-from algos import cli, ppo
+from algos import cli, drl_es, ppo
+from algos.actor import make_actor
 from algos.algorithms import make_env
 from algos.export import export_policy, import_policy
 from algos.normalise import Moments
-from algos.runs import RunConfig
+from algos.runs import RunConfig, as_arrays
 from mec_jax.policy import Categorical, Policy, load_policy
 
 ENVIRONMENTS = ("CartPole-v1", "Pendulum-v1", *mec_jax.registered_envs)
@@ -28,7 +29,7 @@ def random_run(name: str) -> tuple[RunConfig, Any, int]:
     config = ppo.Config(trunk=(16, 8), activation="relu" if "Cart" in name else "tanh")
     size = int(np.prod(env.reset(jax.random.key(0), params)[0].shape))
     rng = np.random.default_rng(0)
-    shapes = ppo.make_actor(env, config).init(jax.random.key(0), jnp.zeros((1, size)))
+    shapes = make_actor(env, config).init(jax.random.key(0), jnp.zeros((1, size)))
     actor = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32) / x.shape[-1] ** 0.5, shapes)
     observed = Moments(jnp.asarray(rng.normal(size=size)), jnp.asarray(rng.uniform(0.5, 2, size)), jnp.array(9.0))
     static = {"num_ues": 5} if name == "MultiUEOffloading-v0" else {}
@@ -54,7 +55,8 @@ def test_numpy_decides_like_flax(name: str, tmp_path: Path) -> None:
         assert mine.shape == theirs.shape
         if isinstance(head := said[name], Categorical):
             best = np.sort(head.logits, axis=-1)
-            clear = best[..., -1] - best[..., -2] > 2e-5
+            none_allowed = best[..., -1] == np.finfo(np.float32).min  # then it is the first
+            clear = (best[..., -1] - best[..., -2] > 2e-5) | none_allowed
             assert clear.mean() > 0.99
             np.testing.assert_array_equal(mine[clear], np.asarray(theirs)[clear])
         else:
@@ -104,6 +106,58 @@ def test_changed_policies_are_refused_with_the_field(tmp_path: Path) -> None:
     metadata = json.loads(json.dumps(dict(policy.metadata)))
     metadata["network"]["stacked"] = 2
     with pytest.raises(ValueError, match="stacked"):
+        Policy(policy.arrays, metadata)
+
+
+def slots_policy(tmp_path: Path) -> tuple[Policy, RunConfig, Any]:
+    name = "NeuronAllocation-v0"
+    env, params = make_env(name, {}, {})
+    config = drl_es.Config(trunk=(8,), per_slot=True)
+    state = drl_es.make_trainer(env, config).init(as_arrays(drl_es.HParams()), params, jax.random.key(0))
+    actor = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), state.actor)
+    run = RunConfig("drl_es", name, mec_jax.static_arguments(name), {}, "slots", 0, config, drl_es.HParams())
+    learned = (actor, state.observations)
+    export_policy(tmp_path / "policy.npz", run, learned, frames=0, score={})
+    return load_policy(tmp_path / "policy.npz"), run, learned
+
+
+def test_policy_that_scores_slots_never_chooses_an_absent_device(tmp_path: Path) -> None:
+    policy, run, learned = slots_policy(tmp_path)
+    states = np.random.default_rng(0).normal(size=(1000, 28)).astype(np.float32)
+    present = states[:, [7, 14, 21]] > 0
+    states, present = states[present.any(1)], present[present.any(1)]
+    rows = np.arange(len(states))
+    assert present[rows, policy.act(states).action].all()
+    for seed in range(3):
+        assert present[rows, policy.act(states, np.random.default_rng(seed)).action].all()
+    (action,) = policy.act(states[0])
+    assert action.shape == ()
+    again, imported = import_policy(tmp_path / "policy.npz")
+    assert again.config.per_slot and again.config.trunk == run.config.trunk
+    jax.tree.map(np.testing.assert_array_equal, imported[0], learned[0])
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "says"),
+    [
+        ("per_slot", {"slots": 4}, "'network.per_slot' makes it 35"),
+        ("per_slot", {"slots": 0}, r"'network.per_slot.slots' is 0"),
+        ("per_slot", {"more": 1}, "unknown field 'network.per_slot.more'"),
+        ("head", {"size": 2}, "of shape \\[\\] and size 3"),
+        ("head", {"allowed": [7, 14]}, "it must be 3 whole numbers, each below 28"),
+        ("head", {"allowed": [7, 14, 28]}, "each below 28"),
+        ("head", {"allowed": [7, 14, True]}, "each below 28"),
+        ("head", {"allowed": "all"}, "each below 28"),
+    ],
+)
+def test_slots_and_masks_that_do_not_fit_are_refused(
+    where: str, changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    policy, _, _ = slots_policy(tmp_path)
+    metadata = json.loads(json.dumps(dict(policy.metadata)))
+    network = metadata["network"]
+    (network["per_slot"] if where == "per_slot" else network["heads"][0]).update(changes)
+    with pytest.raises(ValueError, match=says):
         Policy(policy.arrays, metadata)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, override
+from typing import Any, override
 
 import chex
 import gymnax
@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
@@ -23,19 +22,12 @@ from algos.distributions import heads_of, hybrid, to_action
 from algos.normalise import CLIP, merge, moments, standardise
 from algos.rollout import Transition, gae
 from algos.runs import as_arrays
-from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace, Simplex
 from mec_jax.evaluation import evaluation_keys, play_episodes
+from tests.toys import SPACE, Forever, Mixed, Target
 
 KEY = jax.random.key(0)
 
 
-class Mixed(NamedTuple):
-    choice: Any
-    amount: Any
-    share: Any
-
-
-SPACE = NamedTupleSpace(Mixed, (DiscreteArray(3, (2,)), spaces.Box(0.0, 4.0, (2,)), Simplex(2)))
 HEADS = heads_of(SPACE)
 OUTPUTS = jnp.asarray(np.random.default_rng(0).normal(size=(5, 10)), jnp.float32)
 LOG_STD = jnp.array([-0.5, 0.3, 0.0, 0.7])
@@ -144,48 +136,6 @@ def test_gae_equals_the_sum_of_discounted_errors_within_each_episode() -> None:
 # Learning
 
 
-@struct.dataclass
-class State(environment.EnvState):
-    time: Any
-    context: Any
-
-
-class Target(environment.Environment[State, environment.EnvParams]):
-    """A bandit of all kinds of actions whose optimum, return 0, is known: pick the context's sign, four times it, and
-    shares in the ratio 1 : 3. With a mask, choice 2 is forbidden and would earn a lot.
-    """
-
-    def __init__(self, masked: bool = False) -> None:
-        if masked:
-            self.action_mask = lambda observation, params: {"choice": jnp.array([[True, True, False]] * 2)}
-
-    @property
-    @override
-    def default_params(self) -> environment.EnvParams:
-        return environment.EnvParams(max_steps_in_episode=1)
-
-    @override
-    def reset_env(self, key: Any, params: Any) -> tuple[Any, State]:
-        context = jax.random.uniform(key, (), minval=-1)
-        return jnp.array([context]), State(time=0, context=context)
-
-    @override
-    def step_env(self, key: Any, state: State, action: Mixed, params: Any) -> tuple:
-        wrong = jnp.sum(action.choice != (state.context > 0))
-        bonus = 10.0 * jnp.sum(action.choice == 2)
-        far = jnp.sum((action.amount - 4 * jnp.abs(state.context)) ** 2) + 10 * (action.share[0] - 0.25) ** 2
-        state = state.replace(time=state.time + 1)
-        return jnp.array([state.context]), state, bonus - wrong - far, jnp.array(True), {}
-
-    @override
-    def is_terminated(self, state: State, params: Any) -> Any:
-        return state.time >= 1
-
-    @override
-    def action_space(self, params: Any) -> Any:
-        return SPACE
-
-
 BANDIT = ppo.Config(
     num_frames=100_000, num_envs=512, rollout=1, minibatches=2, updates_per_chunk=5, trunk=(32,), critic=(32,)
 )
@@ -202,31 +152,6 @@ def test_mixed_actions_and_masks_are_learned_to_the_known_optimum() -> None:
     assert played.episode_return.mean() > -0.15
     assert metrics.episode_return[0] < -3
     assert (metrics.episode_return <= 0).all()  # a forbidden choice would have earned 10
-
-
-class Forever(environment.Environment[State, environment.EnvParams]):
-    """One a frame, and no end but truncation after 10 frames."""
-
-    @property
-    @override
-    def default_params(self) -> environment.EnvParams:
-        return environment.EnvParams(max_steps_in_episode=10)
-
-    @override
-    def reset_env(self, key: Any, params: Any) -> tuple[Any, State]:
-        return jnp.ones(1), State(time=0, context=jnp.zeros(()))
-
-    @override
-    def step_env(self, key: Any, state: State, action: Any, params: Any) -> tuple:
-        return jnp.ones(1), state.replace(time=state.time + 1), jnp.array(1.0), jnp.array(False), {}
-
-    @override
-    def is_terminated(self, state: State, params: Any) -> Any:
-        return jnp.array(False)
-
-    @override
-    def action_space(self, params: Any) -> Any:
-        return spaces.Discrete(2)
 
 
 def test_truncated_episodes_are_worth_what_would_have_come() -> None:
@@ -247,7 +172,7 @@ def test_normalised_rewards_do_not_change_with_their_scale() -> None:
             self.scale = scale
 
         @override
-        def step_env(self, key: Any, state: State, action: Any, params: Any) -> tuple:
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> tuple:
             observation, state, _, terminated, info = super().step_env(key, state, action, params)
             return observation, state, self.scale * action.astype(float), terminated, info
 

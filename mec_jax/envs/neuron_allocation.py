@@ -466,10 +466,19 @@ class NeuronAllocation(environment.Environment[State, Params]):
             queue=Queue(down, cpu, up, columns[:, 3] > 0.5),
         )
 
+    @property
+    def observation_slots(self) -> tuple[int, int, int]:
+        """How an observation is made: common features, then of so many slots so many features each."""
+        return COMMON_FEATURES, self.num_slots, SLOT_FEATURES
+
+    @property
+    def mask_entries(self) -> dict[str, range]:
+        """Entries of the observation that are positive where a slot may be chosen."""
+        return {"action": range(COMMON_FEATURES, COMMON_FEATURES + self.num_slots * SLOT_FEATURES, SLOT_FEATURES)}
+
     def action_mask(self, observation: Float[Array, " observation"], params: Params) -> dict[str, Bool[Array, " slot"]]:
-        """Which slots hold a device: those that are not all zeros, as the paper's empty set is."""
-        columns = observation[COMMON_FEATURES:].reshape(self.num_slots, SLOT_FEATURES)
-        return {"action": jnp.any(columns != 0, axis=1)}
+        """Which slots hold a device."""
+        return {name: observation[jnp.array(entries)] > 0 for name, entries in self.mask_entries.items()}
 
     @override
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:

@@ -91,6 +91,8 @@ class TorchPolicy(nn.Module):
         batch = observation.shape[:-1]
         x = (observation.reshape(-1, size) - self.observation_mean) / self.observation_std
         x = torch.clamp(x, -self.observation_clip, self.observation_clip)
+        if slots := network.get("per_slot"):
+            x = _each_slot(x, **slots)
         for layer in network["trunk"]:
             x = self._activation(self._layer(layer)(x))  # [net, batch, outputs]
         said = {}
@@ -100,7 +102,8 @@ class TorchPolicy(nn.Module):
             for layer in hidden:
                 raw = self._activation(self._layer(layer)(raw))
             raw = self._layer(last)(raw).swapaxes(0, 1)
-            said[head["name"]] = self._head(head["name"])(raw.reshape(*batch, *raw.shape[1:]))
+            raw = raw.reshape(*batch, 1, -1) if slots else raw.reshape(*batch, *raw.shape[1:])
+            said[head["name"]] = self._head(head["name"])(raw, observation)
         return said
 
     @torch.no_grad()
@@ -163,15 +166,25 @@ class _Layer(nn.Module):
         return x @ self.kernel + self.bias[:, None]
 
 
+def _each_slot(x: torch.Tensor, common: int, slots: int, features: int) -> torch.Tensor:
+    """What a network reads that scores slots, a row for each slot of each observation."""
+    own = x[:, common:].reshape(-1, features)
+    return torch.cat([x[:, :common].repeat_interleave(slots, 0), own], 1)
+
+
 class _CategoricalHead(nn.Module):
-    """Logits from what the last layer puts out, [..., net, outputs]."""
+    """Logits from what the last layer puts out, [..., net, outputs], and what the observation allows."""
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         super().__init__()
         self.shape, self.size = head.get("shape"), head["size"]
+        self.allowed = head.get("allowed")
 
-    def forward(self, raw: torch.Tensor) -> Categorical:
-        return Categorical(raw if self.shape is None else raw.reshape(*raw.shape[:-2], *self.shape, self.size))
+    def forward(self, raw: torch.Tensor, observation: torch.Tensor) -> Categorical:
+        logits = raw if self.shape is None else raw.reshape(*raw.shape[:-2], *self.shape, self.size)
+        if self.allowed is not None:
+            logits = logits.masked_fill(observation[..., self.allowed] <= 0, torch.finfo(logits.dtype).min)
+        return Categorical(logits)
 
     def action(self, drawn: torch.Tensor) -> torch.Tensor:
         return drawn
@@ -187,7 +200,7 @@ class _GaussianHead(nn.Module):
         for name in ("scale", "offset", "low", "high"):
             self.register_buffer(name, torch.tensor(head.get(name, 0.0), dtype=torch.float32))
 
-    def forward(self, raw: torch.Tensor) -> Gaussian:
+    def forward(self, raw: torch.Tensor, observation: torch.Tensor) -> Gaussian:
         if self.shape is None:
             mean, std = raw.unbind(-1)
         else:

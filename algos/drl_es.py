@@ -1,0 +1,312 @@
+"""DRL-ES (Huang et al. 2022, DeColla): evolution and REINFORCE in turns, for any environment of the suite and gymnax.
+
+An iteration: children theta + sigma * eps are played on the same scenarios with the same random numbers. By selection
+(the paper), the best of theta and its children is the new theta; by gradient (Salimans et al. 2017), theta moves along
+the mean of eps weighted by rank. Then one step of REINFORCE on fresh episodes, with the mean over the episodes of a
+scenario, frame by frame, as baseline. Without children it is the paper's "DRL".
+
+The evolution is the ten lines of `selected` and `along_ranks`. evosax has both and forty more, but it keeps the
+candidates itself as flat vectors, and would be the one dependency for ten lines that must alternate with gradients.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from algos.actor import actor_policy, distribution, flat, init_actor, make_actor
+from algos.distributions import to_action
+from algos.normalise import Moments, merge, moments, standardise
+from algos.rollout import discounted_sum
+from algos.trainer import Schedule, Trainer, check_counts, descend, in_chunks
+
+
+@dataclass(frozen=True)
+class Config:
+    """What sets shapes and code paths: changing any of it compiles a new program."""
+
+    num_iterations: int = 1500
+    children: int = 10  # 0: REINFORCE alone
+    evolution: Literal["selection", "gradient"] = "selection"
+    mirrored: bool = False  # children in pairs theta +- sigma * eps
+    fitness_episodes: int = 8  # of each child, on as many scenarios
+    scenarios: int = 4  # of REINFORCE
+    episodes: int = 8  # of REINFORCE on each scenario
+    horizon: int = 200  # frames; an episode counts no further
+    updates_per_chunk: int = 50  # iterations; evaluation, logs and checkpoints come between chunks
+    trunk: tuple[int, ...] = (32, 32)  # hidden layers
+    activation: Literal["tanh", "relu"] = "tanh"
+    per_slot: bool = False  # score each slot by one network that all slots share
+    normalise_observation: bool = True  # by running moments
+
+    @property
+    def frames_per_update(self) -> int:
+        """Environment frames of an iteration; those after the end of an episode count."""
+        evolution = (self.children + 1) * self.fitness_episodes if self.children else 0
+        return self.horizon * (evolution + self.scenarios * self.episodes)
+
+
+@struct.dataclass
+class HParams:
+    """Traced numbers: sweep them with `jax.vmap` without recompiling."""
+
+    lr: float = 2e-3  # of REINFORCE, the paper's
+    final_lr: float = 0.1  # fraction of all three step sizes reached at the end, linearly
+    sigma: float = 0.02  # standard deviation of the children; the paper gives none
+    es_lr: float = 0.05  # of the gradient flavour, which knows no scale of the fitness
+    entropy: float = 1e-2  # bonus, per nat of all parts of the action
+    final_entropy: float = 0.0  # fraction of the entropy bonus reached at the end, linearly
+    log_std: float = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
+    gamma: float = 1.0  # of REINFORCE; a child's fitness is not discounted
+    max_grad_norm: float = 0.5
+    adam_eps: float = 1e-5
+
+
+PRESETS = {
+    "fast": (Config(), HParams()),
+    "bandit": (Config(scenarios=256, fitness_episodes=256, horizon=1), HParams(gamma=0.0)),
+    "slots": (Config(horizon=318, per_slot=True, normalise_observation=False), HParams()),
+}
+"""`fast` for episodes of up to 200 frames, `bandit` for those of one, `slots` where one of several slots is chosen; 318
+are the decisions of MobileNetV2 in 6 pieces.
+"""
+
+DETERMINISTIC = True
+make_policy = actor_policy
+
+
+def default_preset(env: Any) -> str:
+    """Name of the preset for an environment."""
+    if hasattr(env, "observation_slots"):
+        return "slots"
+    return "bandit" if getattr(env.default_params, "max_steps_in_episode", 0) == 1 else "fast"
+
+
+class TrainState(NamedTuple):
+    """All that a run needs to go on."""
+
+    actor: PyTree
+    opt: optax.OptState
+    observations: Moments  # of all observations before this iteration
+    key: Array
+    update: Int[Array, ""]  # iterations done
+
+
+class Metrics(NamedTuple):
+    """Of one iteration."""
+
+    frames: Int[Array, ""]  # environment frames so far
+    episode_return: Float[Array, ""]  # mean over the episodes of REINFORCE
+    actor_loss: Float[Array, ""]
+    entropy: Float[Array, ""]  # nat
+    fitness: Float[Array, ""]  # of theta before the iteration; 0 without children
+    gain: Float[Array, ""]  # of the best child over theta, at least 0
+    replaced: Float[Array, ""]  # 1 if a child was better
+
+
+class Episodes(NamedTuple):
+    """Episodes side by side, each until it ends or for `horizon` frames."""
+
+    observation: PyTree  # [frame, episode]
+    action: PyTree  # [frame, episode], raw
+    reward: Float[Array, "frame episode"]  # 0 after the end
+    alive: Bool[Array, "frame episode"]
+
+
+def make_trainer(env: Any, config: Config) -> Trainer:
+    """Build the pure functions of a DRL-ES run.
+
+    Args:
+        env: A gymnax environment; its numbers come as `env_params`.
+        config: Shapes and code paths.
+
+    Raises:
+        ValueError: If a count of `config` does not fit, or there is no distribution for the actions.
+    """
+    counts = ("num_iterations", "fitness_episodes", "scenarios", "horizon", "updates_per_chunk", "trunk")
+    check_counts(config, counts)
+    if config.children < 0 or (config.mirrored and config.children % 2):
+        raise ValueError(f"children is {config.children}: it must be at least 0, and even if they are mirrored")
+    if config.episodes < 2:
+        raise ValueError(f"episodes is {config.episodes}: a baseline needs at least 2 of each scenario")
+    num_chunks = max(1, config.num_iterations // config.updates_per_chunk)
+    plan = Schedule(config.frames_per_update, num_chunks, num_chunks * config.updates_per_chunk)
+    actor = make_actor(env, config)
+
+    def read(observed: Moments, observation: Float[Array, "batch observation"]) -> Float[Array, "batch observation"]:
+        return standardise(observed, observation) if config.normalise_observation else observation
+
+    def init(hparams: HParams, env_params: PyTree, key: Array) -> TrainState:
+        key, actor_key, reset_key = jax.random.split(key, 3)
+        reset_keys = jax.random.split(reset_key, config.scenarios * config.episodes)
+        inputs = flat(jax.vmap(env.reset_env, in_axes=(0, None))(reset_keys, env_params)[0])
+        parameters = init_actor(actor, actor_key, inputs, hparams.log_std)
+        return TrainState(
+            actor=parameters,
+            opt=optax.scale_by_adam(eps=hparams.adam_eps).init(parameters),
+            observations=moments(inputs),
+            key=key,
+            update=jnp.zeros((), jnp.int32),
+        )
+
+    def play(
+        parameters: PyTree, observed: Moments, env_params: PyTree, key: Array, scenarios: int, episodes: int
+    ) -> Episodes:
+        """Play each scenario, all that is random in the environment, in so many episodes: [frame, scenario * episode].
+
+        With the same key, other parameters meet the same scenarios and draw actions from the same noise.
+        """
+        scenario_key, action_key = jax.random.split(key)
+
+        def keys(frame: Int[Array, ""] | int) -> Array:
+            drawn = jax.random.split(jax.random.fold_in(scenario_key, frame), scenarios)
+            return jnp.repeat(drawn, episodes, total_repeat_length=scenarios * episodes)
+
+        def step(carry: tuple, frame: Int[Array, ""]) -> tuple[tuple, Episodes]:
+            state, observation, alive = carry
+            inputs = read(observed, flat(observation))
+            policy = distribution(env, env_params, actor, parameters, inputs, observation)
+            raw = policy.sample(seed=jax.random.fold_in(action_key, frame))
+            action = jax.vmap(partial(to_action, env.action_space(env_params)))(raw)
+            following, state, reward, terminated, _ = jax.vmap(env.step_env, in_axes=(0, 0, 0, None))(
+                keys(frame + 1), state, action, env_params
+            )
+            truncated = jax.vmap(env.is_truncated, in_axes=(0, None))(state, env_params)
+            seen = Episodes(observation, raw, jnp.where(alive, reward, 0), alive)
+            return (state, following, alive & ~terminated & ~truncated), seen
+
+        observation, state = jax.vmap(env.reset_env, in_axes=(0, None))(keys(0), env_params)
+        start = (state, observation, jnp.ones(scenarios * episodes, bool))
+        return jax.lax.scan(step, start, jnp.arange(config.horizon))[1]
+
+    def evolve(state: TrainState, hparams: HParams, env_params: PyTree, scale: Array) -> tuple[PyTree, Array]:
+        """The parameters after the children's turn, and the fitness of [theta, *children]."""
+        child_key, play_key = jax.random.split(jax.random.fold_in(state.key, 1))
+        sigma = scale * hparams.sigma
+        noise = _noise(state.actor, child_key, config)
+        family = jax.tree.map(
+            lambda theta, eps: jnp.concatenate([theta[None], theta + sigma * eps]), state.actor, noise
+        )
+
+        def fitness(parameters: PyTree) -> Float[Array, ""]:
+            played = play(parameters, state.observations, env_params, play_key, config.fitness_episodes, 1)
+            return jnp.mean(jnp.sum(played.reward, axis=0))
+
+        fitnesses = jax.vmap(fitness)(family)
+        if config.evolution == "selection":
+            return selected(family, fitnesses), fitnesses
+        return along_ranks(state.actor, noise, fitnesses[1:], scale * hparams.es_lr), fitnesses
+
+    def reinforce(
+        state: TrainState, hparams: HParams, env_params: PyTree, scale: Array, entropy: Array
+    ) -> tuple[TrainState, tuple[Array, Array, Array]]:
+        key = jax.random.fold_in(state.key, 2)
+        played = play(state.actor, state.observations, env_params, key, config.scenarios, config.episodes)
+        advantage = advantages(played.reward, played.alive, config.episodes, hparams.gamma).reshape(-1)
+        samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
+        weight = samples.alive / jnp.sum(samples.alive)
+        inputs = flat(samples.observation)
+
+        def loss(parameters: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
+            policy = distribution(
+                env, env_params, actor, parameters, read(state.observations, inputs), samples.observation
+            )
+            mean_entropy = jnp.sum(weight * policy.entropy())
+            surrogate = jnp.sum(weight * advantage * policy.log_prob(samples.action))
+            return -surrogate - entropy * mean_entropy, mean_entropy
+
+        (value, mean_entropy), gradient = jax.value_and_grad(loss, has_aux=True)(state.actor)
+        parameters, opt = descend(
+            state.actor, gradient, state.opt, scale * hparams.lr, hparams.max_grad_norm, hparams.adam_eps
+        )
+        observed = (
+            merge(state.observations, moments(inputs, samples.alive))
+            if config.normalise_observation
+            else state.observations
+        )
+        state = state._replace(actor=parameters, opt=opt, observations=observed)
+        return state, (jnp.mean(jnp.sum(played.reward, axis=0)), value, mean_entropy)
+
+    def update(state: TrainState, hparams: HParams, env_params: PyTree) -> tuple[TrainState, Metrics]:
+        fraction = state.update / plan.num_updates
+        scale = 1 - fraction * (1 - hparams.final_lr)
+        entropy = hparams.entropy * (1 - fraction * (1 - hparams.final_entropy))
+        fitness = jnp.zeros(1)
+        if config.children:
+            parameters, fitness = evolve(state, hparams, env_params, scale)
+            state = state._replace(actor=parameters)
+        state, (episode_return, loss, mean_entropy) = reinforce(state, hparams, env_params, scale, entropy)
+        state = state._replace(key=jax.random.split(state.key)[0], update=state.update + 1)
+        gain = jnp.max(fitness) - fitness[0]
+        replaced = (gain > 0).astype(float)
+        frames = state.update * plan.batch
+        return state, Metrics(frames, episode_return, loss, mean_entropy, fitness[0], gain, replaced)
+
+    return in_chunks(init, update, config.updates_per_chunk, plan)
+
+
+def selected(family: PyTree, fitness: Float[Array, " member"]) -> PyTree:
+    """The parameters [member] of the fittest; of equals the first."""
+    best = jnp.argmax(fitness)
+    return jax.tree.map(lambda x: x[best], family)
+
+
+def along_ranks(theta: PyTree, noise: PyTree, fitness: Float[Array, " child"], step: Float[Array, ""]) -> PyTree:
+    """A step up the estimated gradient of the fitness (Salimans et al. 2017), by ranks from -1/2 to 1/2.
+
+    With ranks the estimate has no scale, so that the standard deviation of the children is left out.
+
+    Args:
+        theta: Parameters.
+        noise: eps of the children, [child].
+        fitness: Of the children.
+        step: Factor of the mean of rank times eps.
+    """
+    children = fitness.shape[0]
+    rank = jnp.argsort(jnp.argsort(fitness)) / max(children - 1, 1) - 0.5
+    return jax.tree.map(lambda x, eps: x + step / children * jnp.tensordot(rank, eps, 1), theta, noise)
+
+
+def advantages(
+    reward: Float[Array, "frame lane"], alive: Bool[Array, "frame lane"], episodes: int, gamma: Any
+) -> Float[Array, "frame lane"]:
+    """Returns from each frame on, less their mean over the episodes of the scenario that are alive; of unit variance.
+
+    Args:
+        reward: 0 after an episode's end; lanes are [scenario * episode].
+        alive: Whether the frame belongs to the episode.
+        episodes: Of each scenario.
+        gamma: Discount a frame.
+    """
+    to_go = discounted_sum(reward, gamma, ~alive)
+    grouped, counts = (x.reshape(x.shape[0], -1, episodes) for x in (to_go, alive))
+    mean = jnp.sum(grouped * counts, 2, keepdims=True) / jnp.maximum(jnp.sum(counts, 2, keepdims=True), 1)
+    centred = jnp.where(counts, grouped - mean, 0).reshape(reward.shape)
+    variance = jnp.sum(centred**2) / jnp.maximum(jnp.sum(alive), 1)
+    return centred / jnp.sqrt(variance + 1e-8)
+
+
+def learned(state: TrainState) -> tuple[PyTree, Moments]:
+    """What the policy of `make_policy` reads beside the environment's parameters: the actor, and how it normalises."""
+    return state.actor, state.observations
+
+
+def _noise(theta: PyTree, key: Array, config: Config) -> PyTree:
+    """eps of the children, standard normal, [child]; the second half is minus the first if they are mirrored."""
+    drawn = config.children // 2 if config.mirrored else config.children
+    leaves, treedef = jax.tree.flatten(theta)
+    sizes = [leaf.size for leaf in leaves]
+    flat_noise = jax.random.normal(key, (drawn, sum(sizes)))
+    if config.mirrored:
+        flat_noise = jnp.concatenate([flat_noise, -flat_noise])
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    parts = [
+        flat_noise[:, start : start + leaf.size].reshape(config.children, *leaf.shape)
+        for start, leaf in zip(starts, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, parts)
