@@ -4,8 +4,8 @@
     python benchmarks/learning.py --missing                     # train all of TASKS that are not in results/learning
     python benchmarks/learning.py                               # leaderboard and curves of all that is there
 
-A run is measured as `mec-jax train` does: on the environment's evaluation scenario, MAHPPO by sampled actions and PPO
-by its likeliest ones. Scores are interquartile means over seeds; intervals are 95 % bootstrap intervals over seeds.
+A run is measured as `mec-jax train` does: on the environment's evaluation scenario, MAHPPO by sampled actions, others
+by their likeliest ones. Scores are interquartile means over seeds; intervals are 95 % bootstrap intervals over seeds.
 """
 
 import argparse
@@ -65,18 +65,21 @@ class Task(NamedTuple):
         return f"{self.algorithm}_{self.preset}_{self.env_id}{static}"
 
 
+_ES = ("slots", "slots_drl")
 TASKS = (
     *(Task("mahppo", "fast", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5, 10)),
     *(Task("mahppo", "reference", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "hybrid", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "bandit", f"MultiExitAllocation{variant}-v0", {}, 10) for variant in ("", "-Video", "-Compressed")),
     *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 5) for v in ("", "-Video", "-Compressed")),
+    *(Task("drl_es", preset, f"NeuronAllocation{v}-v0", {}, 10) for v in ("", "-Dynamic") for preset in _ES),
+    Task("drl_es", "crowd", "NeuronAllocation-Slots-v0", {}, 10),
     Task("ppo", "fast", "CartPole-v1", {}, 10),
     Task("ppo", "continuous", "Pendulum-v1", {}, 10),
 )
 
 
-def train(task: Task, num_frames: int | None = None, episodes: int = 4) -> dict[str, Any]:
+def train(task: Task, num_frames: int | None = None, episodes: int = 16) -> dict[str, Any]:
     """Learning curves and final results of the seeds 0, 1, ...
 
     Args:
@@ -87,7 +90,11 @@ def train(task: Task, num_frames: int | None = None, episodes: int = 4) -> dict[
     learner = algorithm(task.algorithm)
     env, params = make_env(task.env_id, task.static, {})
     config, hparams = learner.PRESETS[task.preset]
-    config = dataclasses.replace(config, num_frames=num_frames or config.num_frames)
+    if num_frames is not None:
+        length = {"num_frames": num_frames}
+        if task.algorithm == "drl_es":
+            length = {"num_iterations": max(1, num_frames // config.frames_per_update)}
+        config = dataclasses.replace(config, **length)
     if task.preset == "reference":
         config = dataclasses.replace(config, updates_per_chunk=1)  # the authors test after every buffer
     trainer, policy = learner.make_trainer(env, config), learner.make_policy(env, config, learner.DETERMINISTIC)
