@@ -101,3 +101,4 @@ register("MultiExitAllocation-Compressed-Markov-v0", "mec_jax.envs.multi_exit:co
 register("NeuronAllocation-v0", "mec_jax.envs.neuron_allocation:NeuronAllocation")
 register("NeuronAllocation-Dynamic-v0", "mec_jax.envs.neuron_allocation:dynamic")
 register("NeuronAllocation-Slots-v0", "mec_jax.envs.neuron_allocation:slots")
+register("NeuronSharing-v0", "mec_jax.envs.neuron_sharing:NeuronSharing")

@@ -17,6 +17,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from mec_jax.envs.base import SuiteEnvironment
 from mec_jax.envs.parameters import is_traced, number
 from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace, Simplex
 from mec_jax.physics.multi_exit import Costs, Options, chosen, edge_shares, split_costs, split_options
@@ -90,7 +91,7 @@ class Params(environment.EnvParams):
     reference_cost: Float[Array, ""]  # what the reward divides by, in units of cost
 
 
-class MultiExitAllocation(environment.Environment[State, Params]):
+class MultiExitAllocation(SuiteEnvironment[State, Params]):
     """`MultiExitAllocation-v0` and its variants: split and share of the edge for every device.
 
     A contextual bandit: an episode is one decision in a random scenario, and terminates. With `markov` the bandwidth
@@ -124,23 +125,13 @@ class MultiExitAllocation(environment.Environment[State, Params]):
         self.num_devices = self.profile.num_devices
         self.num_layers = self.profile.num_layers
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:  # jit takes equal environments for one and compiles them once
-        return hash((type(self), self.profile, self.markov))
-
     @property
     @override
     def name(self) -> str:
         variant = _VARIANTS.get(self.profile.name, "")
         return f"MultiExitAllocation{variant}{'-Markov' if self.markov else ''}-v0"
 
-    @property
     @override
-    def default_params(self) -> Params:
-        return self.params()
-
     def params(self, **numbers: Any) -> Params:
         """The profile's numbers and, for what the paper leaves out, documented defaults, with some fields replaced.
 

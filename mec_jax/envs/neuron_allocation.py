@@ -16,6 +16,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from mec_jax.envs.base import MaskedEnvironment
 from mec_jax.envs.parameters import is_traced, number
 from mec_jax.physics.neuron_allocation import (
     Devices,
@@ -158,7 +159,7 @@ class Params(environment.EnvParams):
     reference_slowdown: Float[Array, ""]  # what the reward divides by
 
 
-class NeuronAllocation(environment.Environment[State, Params]):
+class NeuronAllocation(MaskedEnvironment[State, Params]):
     """`NeuronAllocation-v0` and its variants: a device for each piece of each layer.
 
     A decision assigns the next piece of the current layer; pieces of a layer are submitted one after the other from
@@ -226,12 +227,6 @@ class NeuronAllocation(environment.Environment[State, Params]):
         if self.num_slots > self.num_devices:
             raise ValueError(f"{self.num_slots} slots for {self.num_devices} devices: have at most as many")
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:  # jit takes equal environments for one and compiles them once
-        return hash((type(self), *vars(self).values()))
-
     @property
     @override
     def name(self) -> str:
@@ -242,11 +237,7 @@ class NeuronAllocation(environment.Environment[State, Params]):
         """Layers that have neurons, L."""
         return self.table.num_layers
 
-    @property
     @override
-    def default_params(self) -> Params:
-        return self.params()
-
     def params(self, **numbers: Any) -> Params:
         """The network's numbers and, for what the paper leaves out, documented defaults, with some fields replaced.
 
@@ -472,13 +463,9 @@ class NeuronAllocation(environment.Environment[State, Params]):
         return COMMON_FEATURES, self.num_slots, SLOT_FEATURES
 
     @property
+    @override
     def mask_entries(self) -> dict[str, range]:
-        """Entries of the observation that are positive where a slot may be chosen."""
         return {"action": range(COMMON_FEATURES, COMMON_FEATURES + self.num_slots * SLOT_FEATURES, SLOT_FEATURES)}
-
-    def action_mask(self, observation: Float[Array, " observation"], params: Params) -> dict[str, Bool[Array, " slot"]]:
-        """Which slots hold a device."""
-        return {name: observation[jnp.array(entries)] > 0 for name, entries in self.mask_entries.items()}
 
     @override
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:

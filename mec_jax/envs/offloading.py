@@ -14,6 +14,7 @@ from flax import struct
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from mec_jax.envs.base import SuiteEnvironment
 from mec_jax.envs.parameters import is_traced, number
 from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
@@ -77,7 +78,7 @@ class Params(environment.EnvParams):
     time_scale: Float[Array, " ue"]  # s, observation normaliser of the time left
 
 
-class MultiUEOffloading(environment.Environment[State, Params]):
+class MultiUEOffloading(SuiteEnvironment[State, Params]):
     """`MultiUEOffloading-v0`: cut point, channel and transmit power for every UE in every frame.
 
     The dynamics are event driven and exact (`physics.frame`), as in the authors' public implementation. An episode
@@ -119,22 +120,12 @@ class MultiUEOffloading(environment.Environment[State, Params]):
         self.profiles: tuple[Profile, ...] = tuple(loaded[name] for name in names)
         self.num_points = max(profile.num_points for profile in self.profiles)
 
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:  # jit takes equal environments for one and compiles them once
-        return hash((type(self), self.num_ues, self.num_channels, self.profiles))
-
     @property
     @override
     def name(self) -> str:
         return "MultiUEOffloading-v0"
 
-    @property
     @override
-    def default_params(self) -> Params:
-        return self.params()
-
     def params(self, **numbers: Any) -> Params:
         """The defaults of section 6.3.1 and the reference implementation, with some fields replaced.
 
