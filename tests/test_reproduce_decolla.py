@@ -1,4 +1,4 @@
-"""The reproduction of DeColla's Fig. 6: systems against closed forms and simulations, verdicts, the page."""
+"""The reproduction of DeColla's Figs. 5 and 6: systems against closed forms and simulations, verdicts, the page."""
 
 import json
 import math
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import failures
-from benchmarks.reproduce import decolla
+from benchmarks.reproduce import decolla, decolla_learning
 from benchmarks.reproduce import decolla_systems as systems
+from benchmarks.reproduce.decolla_learning import DRL, ES, Curves
 from benchmarks.reproduce.decolla_systems import (
     DECOLLA,
     HIERARCHICAL,
@@ -270,6 +271,78 @@ def test_readings_with_the_same_result_are_named_together() -> None:
     assert found.status is Status.ONLY_WHEN and '"a" and "c"' in found.text
 
 
+# --- Learning ---
+
+
+def curves(es: Any, drl: Any) -> Curves:
+    """Three seeds on a testbed where shortest completion has a slowdown of 1; an iteration of DRL-ES has 3 frames."""
+    chunks = np.arange(1, 1 + len(es))
+    spread = np.array([[0.0], [0.001], [-0.001]])
+    return Curves(
+        frames={ES: 30 * chunks, DRL: 10 * chunks},
+        iterations={ES: 10 * chunks, DRL: 10 * chunks},
+        slowdown={ES: np.array(es) + spread, DRL: np.array(drl) + spread},
+        rulers={"Random": 1.3, "Average": 1.1, "Least": 1.6, "Shortest completion": 1.0, "Lower bound": 0.99},
+    )
+
+
+def test_convergence_is_judged_by_iterations_and_by_frames() -> None:
+    one = curves([1.2, 1.01, 1.0, 1.0], [1.2, 1.1, 1.01, 1.0])
+    np.testing.assert_array_equal(decolla_learning.until_near(one, ES, one.iterations), [20, 20, 20])
+    np.testing.assert_array_equal(decolla_learning.until_near(one, DRL, one.frames), [30, 30, 30])
+    assert decolla_learning.faster(one, "iterations").status is Status.HOLDS
+    assert decolla_learning.faster(one, "frames").status is Status.FAILS
+    never = curves([1.2] * 4, [1.2] * 4)
+    assert np.isinf(decolla_learning.until_near(never, ES, never.frames)).all()
+    assert decolla_learning.faster(never, "frames").status is Status.FAILS
+
+
+def test_ends_are_compared_over_seeds() -> None:
+    better = curves([1.2, 1.0, 1.0, 1.0], [1.2, 1.1, 1.1, 1.1])
+    assert decolla_learning.ends_better(better, "iterations").status is Status.HOLDS
+    assert "difference -0.1000 to -0.1000" in decolla_learning.ends_better(better, "iterations").text
+    # After the 40 frames of DRL, DRL-ES had come to its second evaluation.
+    late = curves([1.5, 1.5, 1.0, 1.0], [1.2, 1.1, 1.1, 1.1])
+    assert decolla_learning.ends_better(late, "iterations").status is Status.FAILS
+    assert decolla_learning.ends_better(late, "frames").status is Status.FAILS
+    even = curves([1.0] * 4, [1.0] * 4)
+    assert decolla_learning.ends_better(even, "frames").text.startswith("no difference")
+
+
+def test_learned_slowdowns_are_set_against_the_rulers() -> None:
+    good, bad = curves([1.04] * 4, [1.05] * 4), curves([1.06] * 4, [1.2] * 4)
+    assert decolla_learning.beats_baselines(good).status is Status.HOLDS
+    assert decolla_learning.beats_baselines(bad).status is Status.FAILS
+    assert decolla_learning.near_the_greedy(good).status is Status.HOLDS
+    assert decolla_learning.near_the_greedy(bad).status is Status.FAILS
+    assert "worst seed +4.10%" in decolla_learning.near_the_greedy(good).text
+    assert decolla_learning.least_is_better(good).status is Status.FAILS
+
+
+def learned(folder: Path) -> Path:
+    """Runs as `benchmarks/learning.py` leaves them, of two chunks and seeds."""
+    for env_id in decolla_learning.ENVIRONMENTS:
+        for preset, factor in (("slots", 4), ("slots_drl", 1)):
+            run = {
+                "frames": [100 * factor, 200 * factor],
+                "curve": [[-70.0, -55.0], [-71.0, -56.0]],
+                "config": {"updates_per_chunk": 10},
+            }
+            (folder / f"drl_es_{preset}_{env_id}.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_curves_are_read_as_slowdowns(tmp_path: Path) -> None:
+    env_id = decolla_learning.ENVIRONMENTS[0]
+    found = decolla_learning.read_curves(env_id, learned(tmp_path))
+    per_piece = float(ENV.default_params.reference_slowdown) / 318
+    np.testing.assert_allclose(found.slowdown[ES], per_piece * np.array([[70.0, 55.0], [71.0, 56.0]]), rtol=1e-6)
+    np.testing.assert_array_equal(found.iterations[ES], [10, 20])
+    assert found.rulers["Lower bound"] <= found.rulers["Shortest completion"] < found.rulers["Random"]
+    with pytest.raises(ValueError, match=r"benchmarks/learning.py --missing first"):
+        decolla.figure_5(tmp_path / "nowhere")
+
+
 # --- The whole ---
 
 
@@ -283,8 +356,11 @@ def test_the_page_is_written_from_what_was_measured(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(decolla, "TRIALS", 4)
     monkeypatch.setattr(decolla, "EPISODES", 1)
     monkeypatch.setattr(decolla, "CROSSOVERS", (1.0, 100.0))
-    decolla.main(["--out", str(tmp_path)])
+    (runs := tmp_path / "learning").mkdir()
+    decolla.main(["--out", str(tmp_path), "--learning", str(learned(runs))])
     page = (tmp_path / "README.md").read_text()
+    assert "| L1a | " in page and "| L7b | " in page and "| L8 | " in page
+    assert (tmp_path / "fig5.png").stat().st_size > 5_000
     for panel, claims in decolla.CLAIMS.items():
         assert (tmp_path / f"fig{panel}.png").stat().st_size > 5_000
         for claim in claims:

@@ -1,4 +1,4 @@
-"""Reproduce Fig. 6 of Huang et al. 2022 (DeColla): latency, device use and failures, and judge the paper's claims.
+"""Reproduce Figs. 5 and 6 of Huang et al. 2022 (DeColla): learning, latency, device use, failures; judge its claims.
 
     python benchmarks/reproduce/decolla.py    # about a minute on 2 cores
 
@@ -29,6 +29,7 @@ matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
 from benchmarks.machine import machine
+from benchmarks.reproduce import decolla_learning
 from benchmarks.reproduce.decolla_systems import (
     COUNTINGS,
     DECOLLA,
@@ -486,6 +487,25 @@ def figure_6(measured: Mapping[str, Panels]) -> list[Section]:
     ]
 
 
+def figure_5(folder: Path) -> Section:
+    """Convergence, from what `benchmarks/learning.py` left in `folder`, and the time of a decision.
+
+    Raises:
+        ValueError: If the runs are not there.
+    """
+    try:
+        curves = {env_id: decolla_learning.read_curves(env_id, folder) for env_id in decolla_learning.ENVIRONMENTS}
+    except FileNotFoundError as error:
+        raise ValueError(f"no {error.filename}: run benchmarks/learning.py --missing first") from None
+    return Section(
+        name="fig5",
+        title="Fig. 5: convergence of DRL-ES and DRL, and the time of a decision",
+        verdicts=decolla_learning.verdicts(curves),
+        picture=decolla_learning.draw_curves(curves),
+        notes=decolla_learning.notes(curves),
+    )
+
+
 def draw(panel: str, measured: Mapping[str, Panels]) -> Figure:
     """A panel, one column a reading."""
     rows = 2 if panel in ("6d", "6e", "6f") else 1
@@ -642,11 +662,16 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--learning", type=Path, default=decolla_learning.LEARNING, help="folder of the learning runs")
     args = parser.parse_args(argv)
     start = time.perf_counter()
     env = NeuronAllocation(NETWORK, num_devices=DEVICES)
     measured = {name: measure(env, reading) for name, reading in READINGS.items()}
-    sections = [*figure_6(measured), exchange_section(env, exchanges(env, CROSSOVERS), EPISODES)]
+    sections = [
+        figure_5(args.learning),
+        *figure_6(measured),
+        exchange_section(env, exchanges(env, CROSSOVERS), EPISODES),
+    ]
     command = shlex.join(["python", "benchmarks/reproduce/decolla.py", *argv])
     write_page(args.out, sections, command, time.perf_counter() - start)
     write(args.out / "data.json", json.dumps({"machine": machine(), "measured": plain(measured)}) + "\n")
