@@ -185,10 +185,11 @@ def notes(curves: Mapping[str, Curves]) -> list[str]:
     first = next(iter(curves.values()))
     ratio = first.frames[ES][-1] / first.frames[DRL][-1]
     return [
-        f"Mean and range of {len(first.slowdown[ES])} seeds, each evaluation {EPISODES} episodes, which the rulers play, "
-        f"too. An iteration of DRL-ES has {ratio:.3g} times the frames of one of DRL, the same without children. The return is minus the mean slowdown but for a factor, so that Fig. 5b is Fig. 5a turned "
-        "over. One network scores each device from the features of the piece and its own; the paper "
-        "gives none. Figs. 5c and 5d need Raspberry Pis.",
+        f"Mean and range of {len(first.slowdown[ES])} seeds, each evaluation {EPISODES} episodes, which the rulers "
+        f"play, too. An iteration of DRL-ES has {ratio:.3g} times the frames of one of DRL, which is the same without "
+        "children. The return is minus the mean slowdown but for a factor, so that Fig. 5b is Fig. 5a turned over. "
+        "One network scores each device from the features of the piece and its own; the paper gives none. Figs. 5c "
+        "and 5d need Raspberry Pis.",
         "",
     ]
 
