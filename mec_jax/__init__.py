@@ -102,3 +102,4 @@ register("NeuronAllocation-v0", "mec_jax.envs.neuron_allocation:NeuronAllocation
 register("NeuronAllocation-Dynamic-v0", "mec_jax.envs.neuron_allocation:dynamic")
 register("NeuronAllocation-Slots-v0", "mec_jax.envs.neuron_allocation:slots")
 register("NeuronSharing-v0", "mec_jax.envs.neuron_sharing:NeuronSharing")
+register("PartitionGame-v0", "mec_jax.envs.partition_game:PartitionGame")
