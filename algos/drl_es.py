@@ -74,13 +74,15 @@ PRESETS = {
     "bandit": (Config(scenarios=256, fitness_episodes=256, horizon=1), HParams(gamma=0.0)),
     "slots": (_SLOTS, _SHORT_SIGHT),
     "slots_drl": (replace(_SLOTS, children=0), _SHORT_SIGHT),
+    "sharing": (replace(_SLOTS, horizon=636, num_iterations=400, updates_per_chunk=20), _SHORT_SIGHT),
     "crowd": (
         replace(_SLOTS, num_iterations=300, fitness_episodes=2, scenarios=2, episodes=4, updates_per_chunk=15),
         _SHORT_SIGHT,
     ),
 }
 """`fast` for episodes of up to 200 frames, `bandit` for those of one, `slots` where one of several slots is chosen,
-`slots_drl` the same without evolution, `crowd` for a hundred slots. 318 are the decisions of MobileNetV2 in 6 pieces.
+`slots_drl` the same without evolution, `sharing` for twice the frames, `crowd` for a hundred slots. 318 are the
+decisions of MobileNetV2 in 6 pieces.
 What an allocation costs shows at the end of its layer, six decisions on at most, and gamma 0.9 looks as far: with 1,
 learning took twice the frames (NeuronAllocation-Dynamic-v0, one seed).
 """
@@ -92,9 +94,12 @@ make_policy = actor_policy
 
 def default_preset(env: Any) -> str:
     """Name of the preset for an environment."""
+    frames = int(getattr(env.default_params, "max_steps_in_episode", 0))
     if hasattr(env, "observation_slots"):
-        return "slots" if env.observation_slots[1] <= MANY_SLOTS else "crowd"
-    return "bandit" if getattr(env.default_params, "max_steps_in_episode", 0) == 1 else "fast"
+        if env.observation_slots[1] > MANY_SLOTS:
+            return "crowd"
+        return "slots" if frames <= PRESETS["slots"][0].horizon else "sharing"
+    return "bandit" if frames == 1 else "fast"
 
 
 class TrainState(NamedTuple):

@@ -74,6 +74,9 @@ TASKS = (
     *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 5) for v in ("", "-Video", "-Compressed")),
     *(Task("drl_es", preset, f"NeuronAllocation{v}-v0", {}, 10) for v in ("", "-Dynamic") for preset in _ES),
     Task("drl_es", "crowd", "NeuronAllocation-Slots-v0", {}, 10),
+    Task("drl_es", "sharing", "NeuronSharing-v0", {}, 10),
+    Task("ppo", "markov", "PartitionGame-v0", {}, 10),
+    Task("drl_es", "fast", "PartitionGame-v0", {}, 5),
     Task("ppo", "fast", "CartPole-v1", {}, 10),
     Task("ppo", "continuous", "Pendulum-v1", {}, 10),
 )

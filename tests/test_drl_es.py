@@ -17,7 +17,7 @@ from algos.actor import Slots
 from algos.drl_es import Config, HParams, advantages, along_ranks, make_trainer, selected
 from algos.runs import as_arrays
 from mec_jax.evaluation import evaluation_keys, play_episodes
-from tests.toys import Forever, Target
+from tests.toys import EACH_KIND, Forever, Target
 
 KEY = jax.random.key(0)
 BANDIT: dict[str, Any] = {"horizon": 1, "fitness_episodes": 64, "scenarios": 64, "episodes": 8, "trunk": (32,)}
@@ -148,16 +148,7 @@ def test_lanes_of_a_sweep_in_one_program_equal_runs_chunk_by_chunk() -> None:
     assert trainer.num_frames == metrics.frames[1, -1] == chunk.frames[-1]
 
 
-ONE_OF_EACH_KIND = (
-    "CartPole-v1",
-    "Pendulum-v1",
-    "MultiUEOffloading-v0",
-    "MultiExitAllocation-v0",
-    "NeuronAllocation-v0",
-)
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_drl_es_trains_on_every_kind_of_environment(name: str) -> None:
     env, params = gymnax.make(name)
     preset = drl_es.default_preset(env)
@@ -167,10 +158,14 @@ def test_drl_es_trains_on_every_kind_of_environment(name: str) -> None:
     observation, _ = env.reset(KEY, params)
     action = drl_es.make_policy(env, config)((drl_es.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
-    horizon = drl_es.PRESETS[preset][0].horizon
-    expected = {"slots": 318, "bandit": 1, "fast": 200}
-    assert horizon == expected[preset]
-    assert (preset == "slots") == hasattr(env, "observation_slots")
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", *mec_jax.registered_envs])
+def test_preset_suits_the_environment(name: str) -> None:
+    expected = {"NeuronAllocation-Slots-v0": "crowd", "NeuronSharing-v0": "sharing"}
+    bandit = name.startswith("MultiExit") and "Markov" not in name
+    by_kind = "slots" if "NeuronAllocation" in name else "bandit" if bandit else "fast"
+    assert drl_es.default_preset(gymnax.make(name)[0]) == expected.get(name, by_kind)
 
 
 # Slots

@@ -23,7 +23,7 @@ from algos.normalise import CLIP, merge, moments, standardise
 from algos.rollout import Transition, gae
 from algos.runs import as_arrays
 from mec_jax.evaluation import evaluation_keys, play_episodes
-from tests.toys import SPACE, Forever, Mixed, Target
+from tests.toys import EACH_KIND, SPACE, Forever, Mixed, Target
 
 KEY = jax.random.key(0)
 
@@ -233,18 +233,22 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(bandit: tuple)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-4), lane, alone.actor)
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", *mec_jax.registered_envs])
-def test_ppo_trains_on_every_environment(name: str) -> None:
+@pytest.mark.parametrize("name", EACH_KIND)
+def test_ppo_trains_on_every_kind_of_environment(name: str) -> None:
     env, params = gymnax.make(name)
-    preset = ppo.default_preset(env)
     config = ppo.Config(
         num_frames=1, num_envs=4, rollout=4, minibatches=2, updates_per_chunk=1, trunk=(8,), critic=(8,)
     )
-    state, metrics = jax.jit(ppo.make_trainer(env, config).train)(as_arrays(ppo.PRESETS[preset][1]), params, KEY)
+    hparams = ppo.PRESETS[ppo.default_preset(env)][1]
+    state, metrics = jax.jit(ppo.make_trainer(env, config).train)(as_arrays(hparams), params, KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.actor, state.critic, metrics.actor_loss)))
     observation, _ = env.reset(KEY, params)
     action = ppo.make_policy(env, config)((ppo.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
+
+
+@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", *mec_jax.registered_envs])
+def test_preset_suits_the_environment(name: str) -> None:
     expected = {"CartPole-v1": "fast", "Pendulum-v1": "continuous", "MultiUEOffloading-v0": "hybrid"}
-    by_kind = "markov" if "Markov" in name else "fast" if "NeuronAllocation" in name else "bandit"
-    assert preset == expected.get(name, by_kind)
+    by_kind = "fast" if "Neuron" in name else "markov" if "Markov" in name or "Game" in name else "bandit"
+    assert ppo.default_preset(gymnax.make(name)[0]) == expected.get(name, by_kind)

@@ -1,4 +1,4 @@
-"""Small environments whose optimum is known."""
+"""Environments to learn in: small ones whose optimum is known, and one of each kind."""
 
 from typing import Any, NamedTuple, override
 
@@ -8,6 +8,18 @@ from flax import struct
 from gymnax.environments import environment, spaces
 
 from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace, Simplex
+
+EACH_KIND = (
+    "CartPole-v1",
+    "Pendulum-v1",
+    "MultiUEOffloading-v0",
+    "MultiExitAllocation-v0",
+    "MultiExitAllocation-Compressed-Markov-v0",
+    "NeuronAllocation-v0",
+    "NeuronSharing-v0",
+    "PartitionGame-v0",
+)
+"""Environments of all classes, of the suite and of gymnax: variants of one differ in numbers alone."""
 
 
 class Mixed(NamedTuple):

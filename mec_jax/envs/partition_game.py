@@ -145,6 +145,8 @@ class PartitionGame(MaskedEnvironment[State, Params]):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{field} is {value!r}: it must be a whole number > 0")
 
+    markov = True  # who is there changes by itself
+
     @property
     @override
     def name(self) -> str:
