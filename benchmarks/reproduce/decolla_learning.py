@@ -1,17 +1,22 @@
 """Fig. 5 of Huang et al. 2022 (DeColla): how DRL-ES and DRL converge, and how long a decision takes.
 
-The curves are those of `benchmarks/learning.py`; here they are judged and drawn.
+The curves are those of `benchmarks/learning.py`; the first iterations, in which most is learned, are run again here and
+evaluated more often.
 """
 
+import dataclasses
 import json
 import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -20,7 +25,7 @@ from algos.export import export_policy
 from algos.runs import RunConfig, as_arrays
 from benchmarks.reproduce.verdicts import Status, Verdict
 from mec_jax import make, static_arguments
-from mec_jax.evaluation import bootstrap_interval, evaluation_keys
+from mec_jax.evaluation import bootstrap_interval, evaluation_keys, play_episodes
 from mec_jax.policy import load_policy
 from mec_jax.solvers import neuron_allocation as solvers
 
@@ -32,6 +37,9 @@ EPISODES = 16
 """Of each evaluation in `benchmarks/learning.py`; the rulers play the same ones."""
 
 SHORTEST, RULERS = "Shortest completion", ("Random", "Average", "Least")
+EARLY, CHUNK = 100, 2
+"""Iterations that are run again, and of each evaluation then."""
+
 NEAR = 0.02  # a curve has converged where it is this near to shortest completion
 CLAIMED = 2e-3  # s, of a decision
 DECISIONS = 2000
@@ -60,15 +68,47 @@ def read_curves(env_id: str, folder: Path) -> Curves:
     }
     # The return is minus the sum of slowdowns over `reference_slowdown`.
     per_piece = float(params.reference_slowdown / env.num_decisions(params))
-    frames = {name: np.array(run["frames"]) for name, run in runs.items()}
+    frames, iterations, slowdown = {}, {}, {}
+    for name, run in runs.items():
+        late, curve = np.array(run["frames"]), np.array(run["curve"])
+        each = late[0] / run["config"]["updates_per_chunk"]  # frames of an iteration
+        early = first_returns(env_id, name, len(curve))
+        done = CHUNK * np.arange(1, early.shape[1] + 1)
+        later = late > done[-1] * each
+        iterations[name] = np.concatenate([done, late[later] / each])
+        frames[name] = iterations[name] * each
+        slowdown[name] = -np.concatenate([early, curve[:, later]], axis=1) * per_piece
     return Curves(
         frames=frames,
-        iterations={
-            name: frames[name] / frames[name][0] * run["config"]["updates_per_chunk"] for name, run in runs.items()
-        },
-        slowdown={name: -np.array(run["curve"]) * per_piece for name, run in runs.items()},
+        iterations=iterations,
+        slowdown=slowdown,
         rulers={name: -float(np.mean(played.episode_return)) * per_piece for name, played in episodes.items()},
     )
+
+
+def first_returns(env_id: str, name: str, seeds: int) -> np.ndarray:
+    """Mean returns [seed, chunk] of the first iterations of the seeds 0, 1, ..."""
+    env, params = make(env_id)
+    config, hparams = drl_es.PRESETS[PRESETS[name]]
+    config, hparams = dataclasses.replace(config, updates_per_chunk=CHUNK), as_arrays(hparams)
+    trainer, policy = drl_es.make_trainer(env, config), drl_es.make_policy(env, config, drl_es.DETERMINISTIC)
+    keys = evaluation_keys(EPISODES)
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None, None))
+    def go_on(state: drl_es.TrainState, hparams: drl_es.HParams, params: Any) -> tuple[drl_es.TrainState, jax.Array]:
+        state, _ = trainer.run(state, hparams, params)
+        played = play_episodes(env, params, policy, (drl_es.learned(state), params), keys)
+        return state, jnp.mean(played.episode_return)
+
+    state = jax.jit(jax.vmap(trainer.init, (None, None, 0)))(
+        hparams, params, jax.vmap(jax.random.key)(jnp.arange(seeds))
+    )
+    returns = []
+    for _ in range(EARLY // CHUNK):
+        state, score = go_on(state, hparams, params)
+        returns.append(np.asarray(score))
+    return np.stack(returns, axis=1)
 
 
 def until_near(curves: Curves, name: str, axis: Mapping[str, np.ndarray]) -> np.ndarray:
