@@ -1,8 +1,10 @@
 """Settings that must stand before the first test module imports jax."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # Compiling is most of the test time: keep the programs of earlier runs, one cache for all xdist workers.
@@ -12,3 +14,14 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # The first example of a test may compile for seconds; the same examples every run make a failure repeatable.
 settings.register_profile("mec_jax", deadline=None, derandomize=True)
 settings.load_profile("mec_jax")
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: two workers share two cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -23,16 +23,10 @@ from mec_jax.split.codec import decode, encode
 from mec_jax.split.exits import UNDECIDED, Answers, MultiExit
 from mec_jax.split.graph import CutGraph, split
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Image sizes are small where every layer still has something to see.
 SIDES = {"resnet18": 64, "vgg11": 32, "mobilenet_v2": 64, "alexnet": 63, "regnet_x_400mf": 64}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @functools.cache

@@ -20,6 +20,8 @@ from algos.runs import RunConfig, as_arrays
 from mec_jax.policy import AS_RETURNED, KIND, Policy, load_policy
 from mec_jax.split.policy import TorchPolicy, load_torch_policy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STATES = 10_000
 ONE_OF_EACH_KIND = ("MultiUEOffloading-v0", "MultiExitAllocation-v0", "NeuronAllocation-Dynamic-v0")
 TRAINED_ON = [
@@ -30,14 +32,6 @@ TRAINED_ON = [
     *(("drl_es", env_id, {}) for env_id in ONE_OF_EACH_KIND),
     *(("drl_es", env_id, {"per_slot": True}) for env_id in ("NeuronAllocation-v0", "NeuronAllocation-Slots-v0")),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_every_trainer_is_covered() -> None:

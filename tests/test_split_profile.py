@@ -32,6 +32,8 @@ from mec_jax.split.profile import choose_cuts, load_module, measure, write_profi
 NETWORK = """
 from torch import nn
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 def small():
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(inplace=True), nn.Conv2d(8, 4, 3, stride=2), nn.ReLU(inplace=True),
@@ -44,14 +46,6 @@ def nothing():
 NAMES = ["input", "0", "1", "2", "3", "4", "local"]
 X = torch.rand(1, 3, 17, 17, generator=torch.Generator().manual_seed(0))
 MACS = [27 * 8 * 64, 72 * 4 * 9, 360]  # of the layers 0, 2 and 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
