@@ -75,7 +75,7 @@ PRESETS = {
     "slots": (_SLOTS, _SHORT_SIGHT),
     "slots_drl": (replace(_SLOTS, children=0), _SHORT_SIGHT),
     "sharing": (
-        replace(_SLOTS, horizon=636, num_iterations=400, updates_per_chunk=20),
+        replace(_SLOTS, horizon=636, num_iterations=200, updates_per_chunk=10),
         replace(_SHORT_SIGHT, gamma=0.98),
     ),
     "crowd": (

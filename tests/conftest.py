@@ -1,6 +1,8 @@
 """Settings that must stand before the first test module imports jax."""
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # The first example of a test may compile for seconds; the same examples every run make a failure repeatable.
 settings.register_profile("mec_jax", deadline=None, derandomize=True)
 settings.load_profile("mec_jax")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_old_programs() -> Iterator[None]:
+    """Let go of what was compiled. A process may have 65 530 mappings of memory; a program takes dozens, and a worker
+    that kept those of all modules came to crash for want of them.
+    """
+    yield
+    if (jax := sys.modules.get("jax")) is not None:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
