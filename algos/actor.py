@@ -92,8 +92,11 @@ def make_actor(env: Any, config: ActorConfig) -> Actor:
     """The actor network of `config` for `env`.
 
     Raises:
-        ValueError: If there is no distribution for the actions, or they are no slots though `per_slot` says so.
+        ValueError: If there is no such activation, no distribution for the actions, or they are no slots though
+            `per_slot` says so.
     """
+    if config.activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {config.activation!r}: choose from {', '.join(ACTIVATIONS)}")
     heads = heads_of(env.action_space(env.default_params))
     gaussians = sum(head.num_entries for head in heads if head.kind != "categorical")
     outputs = sum(head.num_outputs for head in heads)

@@ -1,6 +1,7 @@
 """`mec-jax`: list, train, evaluate, export, render and profile from the command line."""
 
 import difflib
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ class List:
     def run(self) -> None:
         """Print them."""
         from mec_jax.profiles import bundled_profiles
+        from mec_jax.profiles.layers import NETWORKS
         from mec_jax.profiles.multi_exit import bundled_multi_exit_profiles
 
         for title, names in (
@@ -39,6 +41,7 @@ class List:
             *((f"presets of {name}", algorithm(name).PRESETS) for name in ALGORITHMS),
             ("profiles", bundled_profiles()),
             ("multi-exit profiles", bundled_multi_exit_profiles()),
+            ("networks by layers, for neurons and partition games", NETWORKS),
         ):
             console.print(f"[bold]{title}[/]: {', '.join(names)}")
 
@@ -129,7 +132,7 @@ class Export:
         from algos import export, runs
 
         run, state = runs.load_run(self.path)
-        frames = int(state.update) * run.config.frames_per_update
+        frames = int(state.update) * runs.frames_per_update(run)
         export.export_policy(self.out, run, algorithm(run.algorithm).learned(state), frames, score={})
         console.print(f"policy: {self.out}")
 
@@ -268,6 +271,8 @@ def _train_command(algorithm_name: str, preset_name: str) -> type:
         """Uplink channels; by default 2."""
         profile: str | None = None
         """DNN on the UEs or devices: a bundled name or a JSON file; by default the environment's."""
+        static: dict[str, str] = field(default_factory=dict)
+        """Other arguments of the environment's constructor, e.g. `--static num_devices 20`."""
         params: dict[str, float] = field(default_factory=dict)
         """Environment numbers that differ from the defaults, e.g. `--params beta 0.1`."""
         preset: str = preset_name
@@ -292,7 +297,8 @@ def _train_command(algorithm_name: str, preset_name: str) -> type:
                 return
             if not 0 <= self.seed < 2**32:
                 raise ValueError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
-            static = _given(num_ues=self.num_ues, num_channels=self.num_channels, profile=self.profile)
+            static = _given(num_ues=self.num_ues, num_channels=self.num_channels, **_network(self.env, self.profile))
+            static |= {name: _read(value) for name, value in self.static.items()}
             if self.env in mec_jax.registered_envs:
                 static = mec_jax.static_arguments(self.env, **static)
             run = RunConfig(
@@ -302,6 +308,20 @@ def _train_command(algorithm_name: str, preset_name: str) -> type:
             _train(run, self.out or Path("runs") / name)
 
     return Train
+
+
+def _network(env_id: str, profile: str | None) -> dict[str, str | None]:
+    """The profile under the name that the environment gives it."""
+    known = mec_jax.static_arguments(env_id) if env_id in mec_jax.registered_envs else {}
+    return {"network" if "network" in known else "profile": profile}
+
+
+def _read(value: str) -> Any:
+    """A number or truth value if it is one, else the text."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
 
 
 def _given(**arguments: Any) -> dict[str, Any]:

@@ -37,18 +37,12 @@ class Config:
     fitness_episodes: int = 8  # of each child, on as many scenarios
     scenarios: int = 4  # of REINFORCE
     episodes: int = 8  # of REINFORCE on each scenario
-    horizon: int = 200  # frames; an episode counts no further
+    horizon: int = 0  # frames; an episode counts no further; 0: until the environment truncates it
     updates_per_chunk: int = 50  # iterations; evaluation, logs and checkpoints come between chunks
     trunk: tuple[int, ...] = (32, 32)  # hidden layers
     activation: Literal["tanh", "relu"] = "tanh"
     per_slot: bool = False  # score each slot by one network that all slots share
     normalise_observation: bool = True  # by running moments
-
-    @property
-    def frames_per_update(self) -> int:
-        """Environment frames of an iteration; those after the end of an episode count."""
-        evolution = (self.children + 1) * self.fitness_episodes if self.children else 0
-        return self.horizon * (evolution + self.scenarios * self.episodes)
 
 
 @struct.dataclass
@@ -67,15 +61,15 @@ class HParams:
     adam_eps: float = 1e-5
 
 
-_SLOTS = Config(horizon=318, per_slot=True, normalise_observation=False)
+_SLOTS = Config(per_slot=True, normalise_observation=False)
 _SHORT_SIGHT = HParams(lr=1e-2, sigma=0.02, entropy=1e-3, gamma=0.9)
 PRESETS = {
     "fast": (Config(), HParams()),
-    "bandit": (Config(scenarios=256, fitness_episodes=256, horizon=1), HParams(gamma=0.0)),
+    "bandit": (Config(scenarios=256, fitness_episodes=256), HParams(gamma=0.0)),
     "slots": (_SLOTS, _SHORT_SIGHT),
     "slots_drl": (replace(_SLOTS, children=0), _SHORT_SIGHT),
     "sharing": (
-        replace(_SLOTS, horizon=636, num_iterations=200, updates_per_chunk=10),
+        replace(_SLOTS, num_iterations=200, updates_per_chunk=10),
         replace(_SHORT_SIGHT, gamma=0.98),
     ),
     "crowd": (
@@ -83,13 +77,13 @@ PRESETS = {
         _SHORT_SIGHT,
     ),
 }
-"""`fast` for episodes of up to 200 frames, `bandit` for those of one, `slots` where one of several slots is chosen,
-`slots_drl` the same without evolution, `sharing` for twice the frames, `crowd` for a hundred slots. 318 are the
-decisions of MobileNetV2 in 6 pieces.
+"""`bandit` for episodes of one frame, `slots` where one of several slots is chosen, `slots_drl` the same without
+evolution, `sharing` for several requesters, `crowd` for a hundred slots, `fast` for all else.
 What an allocation costs shows at the end of its layer, six decisions on at most, and gamma 0.9 looks as far: with 1,
 learning took twice the frames (NeuronAllocation-Dynamic-v0, one seed). Where requesters meet, 0.98 was better.
 """
 
+EVOLUTIONS = ("selection", "gradient")
 DETERMINISTIC = True
 MANY_SLOTS = 10
 make_policy = actor_policy
@@ -101,7 +95,7 @@ def default_preset(env: Any) -> str:
     if hasattr(env, "observation_slots"):
         if env.observation_slots[1] > MANY_SLOTS:
             return "crowd"
-        return "slots" if frames <= PRESETS["slots"][0].horizon else "sharing"
+        return "sharing" if getattr(env, "num_requesters", 1) > 1 else "slots"
     return "bandit" if frames == 1 else "fast"
 
 
@@ -124,11 +118,11 @@ class Metrics(NamedTuple):
     entropy: Float[Array, ""]  # nat
     fitness: Float[Array, ""]  # of theta before the iteration; 0 without children
     gain: Float[Array, ""]  # of the best child over theta, at least 0
-    replaced: Float[Array, ""]  # 1 if a child was better
+    improved: Float[Array, ""]  # 1 if a child was better than theta
 
 
 class Episodes(NamedTuple):
-    """Episodes side by side, each until it ends or for `horizon` frames."""
+    """Episodes side by side, each until it ends or to the horizon."""
 
     observation: PyTree  # [frame, episode]
     action: PyTree  # [frame, episode], raw
@@ -144,16 +138,28 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         config: Shapes and code paths.
 
     Raises:
-        ValueError: If a count of `config` does not fit, or there is no distribution for the actions.
+        ValueError: If a field of `config` does not fit, or there is no distribution for the actions.
     """
-    counts = ("num_iterations", "fitness_episodes", "scenarios", "horizon", "updates_per_chunk", "trunk")
-    check_counts(config, counts)
+    check_counts(config, ("num_iterations", "fitness_episodes", "scenarios", "updates_per_chunk", "trunk"))
+    if config.evolution not in EVOLUTIONS:
+        raise ValueError(f"evolution is {config.evolution!r}: choose from {', '.join(EVOLUTIONS)}")
+    if config.evolution == "gradient" and config.children == 1:
+        raise ValueError("children is 1: to rank them takes at least 2")
     if config.children < 0 or (config.mirrored and config.children % 2):
         raise ValueError(f"children is {config.children}: it must be at least 0, and even if they are mirrored")
     if config.episodes < 2:
         raise ValueError(f"episodes is {config.episodes}: a baseline needs at least 2 of each scenario")
-    num_chunks = max(1, config.num_iterations // config.updates_per_chunk)
-    plan = Schedule(config.frames_per_update, num_chunks, num_chunks * config.updates_per_chunk)
+    if config.num_iterations % config.updates_per_chunk:
+        raise ValueError(
+            f"num_iterations is {config.num_iterations}, no multiple of the {config.updates_per_chunk} "
+            "updates_per_chunk: change one of them"
+        )
+    if config.horizon < 0:
+        raise ValueError(f"horizon is {config.horizon}: it must be at least 1, or 0 for whole episodes")
+    horizon = config.horizon or int(env.default_params.max_steps_in_episode)
+    evolved = (config.children + 1) * config.fitness_episodes if config.children else 0
+    batch = horizon * (evolved + config.scenarios * config.episodes)
+    plan = Schedule(batch, config.num_iterations // config.updates_per_chunk, config.num_iterations)
     actor = make_actor(env, config)
 
     def read(observed: Moments, observation: Float[Array, "batch observation"]) -> Float[Array, "batch observation"]:
@@ -200,7 +206,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
 
         observation, state = jax.vmap(env.reset_env, in_axes=(0, None))(keys(0), env_params)
         start = (state, observation, jnp.ones(scenarios * episodes, bool))
-        return jax.lax.scan(step, start, jnp.arange(config.horizon))[1]
+        return jax.lax.scan(step, start, jnp.arange(horizon))[1]
 
     def evolve(state: TrainState, hparams: HParams, env_params: PyTree, scale: Array) -> tuple[PyTree, Array]:
         """The parameters after the children's turn, and the fitness of [theta, *children]."""
@@ -216,6 +222,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
             return jnp.mean(jnp.sum(played.reward, axis=0))
 
         fitnesses = jax.vmap(fitness)(family)
+        fitnesses = jnp.where(jnp.isnan(fitnesses), -jnp.inf, fitnesses)  # argmax would take it for the best
         if config.evolution == "selection":
             return selected(family, fitnesses), fitnesses
         return along_ranks(state.actor, noise, fitnesses[1:], scale * hparams.es_lr), fitnesses
@@ -228,7 +235,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         advantage = advantages(played.reward, played.alive, config.episodes, hparams.gamma).reshape(-1)
         samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
         weight = samples.alive / jnp.sum(samples.alive)
-        inputs = flat(samples.observation)
+        inputs = jnp.where(samples.alive[:, None], flat(samples.observation), 0)  # after the end it may be anything
 
         def loss(parameters: PyTree) -> tuple[Float[Array, ""], Float[Array, ""]]:
             policy = distribution(
@@ -261,9 +268,9 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         state, (episode_return, loss, mean_entropy) = reinforce(state, hparams, env_params, scale, entropy)
         state = state._replace(key=jax.random.split(state.key)[0], update=state.update + 1)
         gain = jnp.max(fitness) - fitness[0]
-        replaced = (gain > 0).astype(float)
+        improved = (gain > 0).astype(float)
         frames = state.update * plan.batch
-        return state, Metrics(frames, episode_return, loss, mean_entropy, fitness[0], gain, replaced)
+        return state, Metrics(frames, episode_return, loss, mean_entropy, fitness[0], gain, improved)
 
     return in_chunks(init, update, config.updates_per_chunk, plan)
 
@@ -277,7 +284,8 @@ def selected(family: PyTree, fitness: Float[Array, " member"]) -> PyTree:
 def along_ranks(theta: PyTree, noise: PyTree, fitness: Float[Array, " child"], step: Float[Array, ""]) -> PyTree:
     """A step up the estimated gradient of the fitness (Salimans et al. 2017), by ranks from -1/2 to 1/2.
 
-    With ranks the estimate has no scale, so that the standard deviation of the children is left out.
+    With ranks the estimate has no scale, so that the standard deviation of the children is left out. Equals share the
+    mean of their ranks.
 
     Args:
         theta: Parameters.
@@ -286,7 +294,9 @@ def along_ranks(theta: PyTree, noise: PyTree, fitness: Float[Array, " child"], s
         step: Factor of the mean of rank times eps.
     """
     children = fitness.shape[0]
-    rank = jnp.argsort(jnp.argsort(fitness)) / max(children - 1, 1) - 0.5
+    worse = jnp.sum(fitness < fitness[:, None], axis=1)
+    equal = jnp.sum(fitness == fitness[:, None], axis=1)
+    rank = (worse + (equal - 1) / 2) / (children - 1) - 0.5
     return jax.tree.map(lambda x, eps: x + step / children * jnp.tensordot(rank, eps, 1), theta, noise)
 
 

@@ -53,11 +53,6 @@ class Config:
     power_std: Literal["softplus", "sigmoid"] = "softplus"
     """Activation of the standard deviation of the power head (reference: softplus)."""
 
-    @property
-    def frames_per_update(self) -> int:
-        """Environment frames of an update."""
-        return self.num_envs * self.rollout
-
 
 @struct.dataclass
 class HParams:

@@ -38,11 +38,6 @@ class Config:
     normalise_observation: bool = True  # by running moments
     normalise_reward: bool = False  # by the running standard deviation of the discounted return
 
-    @property
-    def frames_per_update(self) -> int:
-        """Environment frames of an update."""
-        return self.num_envs * self.rollout
-
 
 @struct.dataclass
 class HParams:
@@ -79,9 +74,14 @@ PRESETS = {
         Config(num_frames=1_500_000, num_envs=256, trunk=(128, 128), critic=(128, 128), rollout=16),
         HParams(actor_lr=3e-3, critic_lr=3e-3, entropy=5e-3, gamma=0.8, gae_lambda=0.7),
     ),
+    "game": (
+        Config(num_frames=1_500_000, trunk=(128, 64), critic=(128, 64)),
+        HParams(entropy=3e-3, gamma=0.9, gae_lambda=0.9),
+    ),
 }
 """`fast` for discrete actions, `continuous` for Boxes, `hybrid` for both at once, `bandit` for episodes of one frame,
-`markov` for scenarios that change as they like and actions that matter for a few frames.
+`markov` for scenarios that change as they like and actions that matter for a few frames, `game` for devices that
+decide in turn.
 """
 
 DETERMINISTIC = True
@@ -95,6 +95,8 @@ def default_preset(env: Any) -> str:
         return "bandit"
     if getattr(env, "markov", False):
         return "markov"
+    if getattr(env, "in_turn", False):
+        return "game"
     kinds = {head.kind == "categorical" for head in heads_of(env.action_space(params))}
     return "hybrid" if len(kinds) > 1 else "fast" if True in kinds else "continuous"
 

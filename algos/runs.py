@@ -104,7 +104,7 @@ class RunFolder:
                 with file.open(newline="") as table:
                     lines = list(itertools.islice(table, 1 + chunks))
             self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
-            frames = config.updates_per_chunk * config.frames_per_update
+            frames = config.updates_per_chunk * frames_per_update(self.run)
             if [row["frames"] for row in self.rows] != [frames * (i + 1) for i in range(chunks)]:
                 raise ValueError(f"not one row a chunk up to the checkpoint at frame {frames * chunks}")
         except (FileNotFoundError, ValueError, TypeError, KeyError, csv.Error) as error:
@@ -140,6 +140,13 @@ class RunFolder:
         self._csv_file.close()
         self._board.close()
         self._lock.close()
+
+
+def frames_per_update(run: RunConfig) -> int:
+    """Environment frames of an update of the run."""
+    env, _ = run.make_env()
+    trainer = algorithm(run.algorithm).make_trainer(env, run.config)
+    return int(trainer.num_frames // (trainer.num_chunks * run.config.updates_per_chunk))
 
 
 def load_run(path: Path) -> tuple[RunConfig, Any]:

@@ -55,7 +55,7 @@ def schedule(config: Any) -> Schedule:
     counts = ("num_envs", "rollout", "epochs", "minibatches", "updates_per_chunk")
     layers = [name for name, value in vars(config).items() if isinstance(value, tuple)]
     check_counts(config, (*counts, *layers, *(["head"] if hasattr(config, "head") else [])))
-    batch = config.frames_per_update
+    batch = config.num_envs * config.rollout
     if batch % config.minibatches:
         raise ValueError(
             f"{config.minibatches} minibatches do not divide {config.num_envs} environments x {config.rollout} "

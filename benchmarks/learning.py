@@ -75,7 +75,7 @@ TASKS = (
     *(Task("drl_es", preset, f"NeuronAllocation{v}-v0", {}, 10) for v in ("", "-Dynamic") for preset in _ES),
     Task("drl_es", "crowd", "NeuronAllocation-Slots-v0", {}, 10),
     Task("drl_es", "sharing", "NeuronSharing-v0", {}, 10),
-    Task("ppo", "markov", "PartitionGame-v0", {}, 10),
+    Task("ppo", "game", "PartitionGame-v0", {}, 10),
     Task("drl_es", "fast", "PartitionGame-v0", {}, 5),
     Task("ppo", "fast", "CartPole-v1", {}, 10),
     Task("ppo", "continuous", "Pendulum-v1", {}, 10),
@@ -96,7 +96,9 @@ def train(task: Task, num_frames: int | None = None, episodes: int = 16) -> dict
     if num_frames is not None:
         length = {"num_frames": num_frames}
         if task.algorithm == "drl_es":
-            length = {"num_iterations": max(1, num_frames // config.frames_per_update)}
+            chunk = config.updates_per_chunk
+            frames = learner.make_trainer(env, config).num_frames * chunk // config.num_iterations
+            length = {"num_iterations": chunk * max(1, num_frames // frames)}
         config = dataclasses.replace(config, **length)
     if task.preset == "reference":
         config = dataclasses.replace(config, updates_per_chunk=1)  # the authors test after every buffer

@@ -81,10 +81,10 @@ def test_children_meet_the_same_scenarios_and_noise() -> None:
     counts = {**SMALL, "horizon": 7}  # the last piece of a layer earns the whole
     train = jax.jit(make_trainer(env, Config(num_iterations=4, updates_per_chunk=2, children=8, **counts)).train)
     _, metrics = train(as_arrays(HParams(sigma=0.0)), params, KEY)
-    assert (metrics.gain == 0).all() and (metrics.replaced == 0).all()
+    assert (metrics.gain == 0).all() and (metrics.improved == 0).all()
     assert metrics.fitness[0] != metrics.fitness[1]
     _, metrics = train(as_arrays(HParams(sigma=0.3)), params, KEY)
-    assert (metrics.gain > 0).any() and (metrics.replaced[metrics.gain > 0] == 1).all()
+    assert (metrics.gain > 0).any() and (metrics.improved[metrics.gain > 0] == 1).all()
 
 
 # REINFORCE
@@ -115,9 +115,10 @@ def test_advantage_is_the_return_to_go_less_its_mean_over_the_scenario() -> None
 def test_episodes_end_and_count_once() -> None:
     config = dataclasses.replace(Config(num_iterations=1, updates_per_chunk=1, children=2, **SMALL), horizon=25)
     env = Forever()  # one a frame, for ten frames
-    _, metrics = jax.jit(make_trainer(env, config).train)(as_arrays(HParams()), env.default_params, KEY)
+    trainer = make_trainer(env, config)
+    _, metrics = jax.jit(trainer.train)(as_arrays(HParams()), env.default_params, KEY)
     assert metrics.episode_return[0] == metrics.fitness[0] == 10
-    assert metrics.frames[0] == 25 * (3 * 2 + 2 * 2) == config.frames_per_update
+    assert metrics.frames[0] == 25 * (3 * 2 + 2 * 2) == trainer.num_frames
 
 
 # One program
@@ -198,7 +199,11 @@ def test_slots_are_scored_alike_wherever_they_stand() -> None:
         ({"children": -1}, "children is -1"),
         ({"children": 3, "mirrored": True}, "even if they are mirrored"),
         ({"episodes": 1}, "episodes is 1: a baseline needs at least 2"),
-        ({"horizon": 0}, "horizon is 0"),
+        ({"horizon": -1}, "horizon is -1"),
+        ({"num_iterations": 10}, "no multiple of the 50 updates_per_chunk"),
+        ({"evolution": "best"}, "evolution is 'best': choose from selection, gradient"),
+        ({"evolution": "gradient", "children": 1}, "to rank them takes at least 2"),
+        ({"activation": "gelu"}, "activation is 'gelu': choose from relu, tanh"),
         ({"trunk": (8, 0)}, "trunk is"),
         ({"per_slot": True}, "has no slots to score"),
     ],

@@ -205,6 +205,22 @@ def test_runs_with_other_hyper_parameters_are_not_summed_up(tmp_path: Path) -> N
     assert {name: rows[name]["runs"] for name in list(rows)[:2]} == {"PPO, bandit": 2, "PPO, bandit (2)": 1}
 
 
+def test_sizes_and_networks_of_any_environment_are_set_from_the_command_line(tmp_path: Path) -> None:
+    small = (
+        *("--config.num-iterations", "1", "--config.updates-per-chunk", "1", "--config.horizon", "2"),
+        *("--config.children", "2", "--config.fitness-episodes", "1", "--config.scenarios", "1"),
+    )
+    sizes = ("--profile", "coknight_resnet", "--static", "num_devices", "4")
+    command("train", "drl_es", "--env", "PartitionGame-v0", *sizes, *small, "--out", tmp_path / "run")
+    run, _ = import_policy(tmp_path / "run" / "policy.npz")
+    assert run.env_static == {"network": "coknight_resnet", "num_devices": 4, "num_kinds": 3}
+    policy = load_policy(tmp_path / "run" / "policy.npz")
+    assert policy.metadata["network"]["heads"][0]["allowed"] == list(range(4, 15))
+    command("evaluate", tmp_path / "run", "--episodes", "2")
+    command("export", tmp_path / "run", "--out", tmp_path / "again.npz")
+    assert load_policy(tmp_path / "again.npz").metadata["provenance"]["frames"] == 2 * (3 + 8)
+
+
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [

@@ -250,5 +250,5 @@ def test_ppo_trains_on_every_kind_of_environment(name: str) -> None:
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", *mec_jax.registered_envs])
 def test_preset_suits_the_environment(name: str) -> None:
     expected = {"CartPole-v1": "fast", "Pendulum-v1": "continuous", "MultiUEOffloading-v0": "hybrid"}
-    by_kind = "fast" if "Neuron" in name else "markov" if "Markov" in name or "Game" in name else "bandit"
+    by_kind = "fast" if "Neuron" in name else "markov" if "Markov" in name else "game" if "Game" in name else "bandit"
     assert ppo.default_preset(gymnax.make(name)[0]) == expected.get(name, by_kind)

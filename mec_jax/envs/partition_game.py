@@ -96,7 +96,8 @@ class PartitionGame(MaskedEnvironment[State, Params]):
     """`PartitionGame-v0`: devices that come and go choose in turn where to cut.
 
     At each step one device chooses its cut, 0 (all at the edge) to K (all local); the others keep theirs. It is the
-    turn of whoever came last and has not chosen, else of the next present device in the order of their numbers.
+    turn of the next device, in the order of their numbers and cyclically, that has not chosen since it came; if all
+    have, of the next that is there.
     Then the step earns its reward, and devices come and go: each present one leaves and each absent one joins with a
     probability of its own, of one of several speeds. A newcomer is local until it has chosen. Cuts that do not fit
     beside those of the others are masked; chosen all the same, they fall to K. With nobody there, nothing happens.
@@ -145,7 +146,7 @@ class PartitionGame(MaskedEnvironment[State, Params]):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{field} is {value!r}: it must be a whole number > 0")
 
-    markov = True  # who is there changes by itself
+    in_turn = True  # one device a step
 
     @property
     @override
@@ -187,7 +188,8 @@ class PartitionGame(MaskedEnvironment[State, Params]):
             "request_rate": (1.0, (), float, None, None),
             # As many features as requests.
             "bits_rate": (1.0, (), float, 0, None),
-            # Both are scarce: a quarter of what all devices would take if they sent the raw input.
+            # Both are scarce: a quarter of what all devices would take if they sent the raw input of this network
+            # once a second.
             "compute_capacity": (0.25 * devices * sum(table.flops), (), float, None, None),
             "bandwidth_capacity": (0.25 * devices * table.bits[0], (), float, None, None),
             "elastic": (False, (), bool, None, None),
