@@ -112,8 +112,8 @@ class Evaluate:
     def _name(self, run: Any, others: Mapping[tuple, str]) -> str:
         """Of a row: presets whose numbers were changed are told apart by a count."""
         if len(self.paths) == 1:
-            return str(run.algorithm.upper())
-        name = f"{run.algorithm.upper()}, {run.preset}"
+            return str(run.algorithm.upper().replace("_", "-"))
+        name = f"{run.algorithm.upper().replace('_', '-')}, {run.preset}"
         alike = sum(other.startswith(name) for other in others.values())
         return name if alike == 0 else f"{name} ({alike + 1})"
 
@@ -217,7 +217,7 @@ class Render:
         params = env.params(**{**run.env_params, **self.params})
         learner = algorithm(run.algorithm)
         policy = learner.make_policy(env, run.config, self.deterministic)
-        title = f"{run.algorithm.upper()}, preset {run.preset}, seed {run.seed}"
+        title = f"{run.algorithm.upper().replace('_', '-')}, preset {run.preset}, seed {run.seed}"
         return title, env, env.evaluation_params(params), policy, (learned, params)
 
 
@@ -380,7 +380,7 @@ def _train(run: Any, path: Path) -> None:
             scenario, keys = scenario_of(env, params), evaluation_keys(256)
             learner = algorithm(run.algorithm)
             policy = learner.make_policy(env, run.config, learner.DETERMINISTIC)
-            name = run.algorithm.upper()
+            name = run.algorithm.upper().replace("_", "-")
             played = play_episodes(env, scenario, policy, (result.learned, scenario), keys)
             comparison = compare(env, scenario, {name: [played]}, keys)
         _print_report(comparison)

@@ -76,7 +76,6 @@ TASKS = (
     Task("drl_es", "crowd", "NeuronAllocation-Slots-v0", {}, 10),
     Task("drl_es", "sharing", "NeuronSharing-v0", {}, 10),
     Task("ppo", "game", "PartitionGame-v0", {}, 10),
-    Task("drl_es", "fast", "PartitionGame-v0", {}, 5),
     Task("ppo", "fast", "CartPole-v1", {}, 10),
     Task("ppo", "continuous", "Pendulum-v1", {}, 10),
 )
@@ -147,7 +146,7 @@ def title(run: dict[str, Any]) -> str:
 
 def label(run: dict[str, Any]) -> str:
     """Algorithm and preset."""
-    return f"{run['algorithm'].upper()}, {run['preset']}"
+    return f"{run['algorithm'].upper().replace('_', '-')}, {run['preset']}"
 
 
 def notes(run: dict[str, Any], found: Report) -> list[str]:
