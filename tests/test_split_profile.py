@@ -29,10 +29,10 @@ from mec_jax.split.graph import CutGraph
 from mec_jax.split.policy import load_torch_policy
 from mec_jax.split.profile import choose_cuts, load_module, measure, write_profile
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NETWORK = """
 from torch import nn
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 def small():
     return nn.Sequential(
