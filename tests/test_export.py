@@ -216,7 +216,6 @@ def test_sizes_and_networks_of_any_environment_are_set_from_the_command_line(tmp
     assert run.env_static == {"network": "coknight_resnet", "num_devices": 4, "num_kinds": 3}
     policy = load_policy(tmp_path / "run" / "policy.npz")
     assert policy.metadata["network"]["heads"][0]["allowed"] == list(range(4, 15))
-    command("evaluate", tmp_path / "run", "--episodes", "2")
     command("export", tmp_path / "run", "--out", tmp_path / "again.npz")
     assert load_policy(tmp_path / "again.npz").metadata["provenance"]["frames"] == 2 * (3 + 8)
 
