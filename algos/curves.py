@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from mec_jax.evaluation import Report, bootstrap_interval
+from mec_jax.evaluation import Report
+from mec_jax.files import whole_file
+from mec_jax.statistics import bootstrap_interval
+
+CURVE_EPISODES = 16
+"""Episodes of the evaluations during training: the first of the protocol's keys, for curves and rulers alike."""
 
 type Curve = tuple[Float[np.ndarray, " chunk"], Float[np.ndarray, " chunk"]]
 """Environment frames, and the mean return of the evaluation there."""
@@ -35,7 +40,9 @@ def plot_curves(path: Path, curves: Mapping[str, Sequence[Curve]], report: Repor
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    rulers = {name: row["return"] for name, row in report.rows.items() if name not in curves}
+    rulers = ruler_lines(report)
+    for name, runs in curves.items():
+        check_bound(name, runs, report, rulers)
     lowest = []
     for i, (name, runs) in enumerate(curves.items()):
         length = min(len(frames) for frames, _ in runs)
@@ -53,9 +60,35 @@ def plot_curves(path: Path, curves: Mapping[str, Sequence[Curve]], report: Repor
     axes.set_xlabel("environment frames")
     axes.set_ylabel("return on the evaluation scenario")
     axes.legend(loc="lower right")
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=120)
+
+
+def ruler_lines(report: Report) -> dict[str, float]:
+    """Mean return of each ruler in the episodes that the curves are measured on: the first of those of the report."""
+    return {name: float(np.mean(returns[:CURVE_EPISODES])) for name, returns in report.ruler_returns.items()}
+
+
+def check_bound(name: str, runs: Sequence[Curve], report: Report, lines: Mapping[str, float]) -> None:
+    """Refuse curves that rise above what no policy exceeds: they and it are of other episodes, or the bound is wrong.
+
+    Args:
+        name: Of the curves.
+        runs: Curves.
+        report: On the environment's rulers.
+        lines: Of `ruler_lines`.
+
+    Raises:
+        ValueError: If one does by more than rounding errors.
+    """
+    if report.bound is None:
+        return
+    bound = lines[report.bound]
+    # Sums of some hundred float32 rewards, and a bound that reads observations in float32: some 1e-5 of the return.
+    most = bound + 1e-4 * abs(bound)
+    highest = max(float(np.max(returns)) for _, returns in runs)
+    if highest > most:
+        raise ValueError(f"{name} has a return of {highest:.6g} in {report.env_id}, above {report.bound}, {bound:.6g}")
 
 
 def _limits(lowest: float, rulers: Sequence[float]) -> tuple[float | None, float | None]:

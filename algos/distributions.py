@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, PyTree
 
-from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace, Simplex
+from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex
 
 UNBOUNDED = 1e6
 """A bound of a `Box` beyond this says only that there is none."""
@@ -67,7 +67,7 @@ def heads_of(space: spaces.Space) -> tuple[Head, ...]:
 
 def _heads(space: spaces.Space, name: str) -> list[Head]:
     if isinstance(space, spaces.Tuple):
-        names = getattr(getattr(space, "type", None), "_fields", map(str, range(len(space.spaces))))
+        names = space.names if isinstance(space, NamedTupleSpace) else map(str, range(len(space.spaces)))
         return [head for part, name in zip(space.spaces, names, strict=True) for head in _heads(part, name)]
     if isinstance(space, spaces.Dict):
         return [head for name, part in space.spaces.items() for head in _heads(part, name)]

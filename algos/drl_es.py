@@ -1,9 +1,9 @@
 """DRL-ES (Huang et al. 2022, DeColla): evolution and REINFORCE in turns, for any environment of the suite and gymnax.
 
-An iteration: children theta + sigma * eps are played on the same scenarios with the same random numbers. By selection
+An iteration: children theta + sigma * eps are played from the same starts with the same random numbers. By selection
 (the paper), the best of theta and its children is the new theta; by gradient (Salimans et al. 2017), theta moves along
 the mean of eps weighted by rank. Then one step of REINFORCE on fresh episodes, with the mean over the episodes of a
-scenario, frame by frame, as baseline. Without children it is the paper's "DRL".
+start, frame by frame, as baseline. Without children it is the paper's "DRL".
 
 The evolution is the ten lines of `selected` and `along_ranks`. evosax has both and forty more, but it keeps the
 candidates itself as flat vectors, and would be the one dependency for ten lines that must alternate with gradients.
@@ -19,11 +19,20 @@ import optax
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from algos.actor import actor_policy, distribution, flat, init_actor, make_actor
+from algos.actor import (
+    actor_from_network,
+    actor_policy,
+    actor_to_network,
+    distribution,
+    flat,
+    init_actor,
+    make_actor,
+)
 from algos.distributions import to_action
 from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import discounted_sum
-from algos.trainer import Schedule, Trainer, check_counts, descend, in_chunks
+from algos.updates import Schedule, check_choices, check_counts, descend, in_chunks
+from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,9 @@ class Config:
     children: int = 10  # 0: REINFORCE alone
     evolution: Literal["selection", "gradient"] = "selection"
     mirrored: bool = False  # children in pairs theta +- sigma * eps
-    fitness_episodes: int = 8  # of each child, on as many scenarios
-    scenarios: int = 4  # of REINFORCE
-    episodes: int = 8  # of REINFORCE on each scenario
+    fitness_episodes: int = 8  # of each child, from as many starts
+    starts: int = 4  # of REINFORCE
+    episodes: int = 8  # of REINFORCE from each start
     horizon: int = 0  # frames; an episode counts no further; 0: until the environment truncates it
     updates_per_chunk: int = 50  # iterations; evaluation, logs and checkpoints come between chunks
     trunk: tuple[int, ...] = (32, 32)  # hidden layers
@@ -63,40 +72,30 @@ class HParams:
 
 _SLOTS = Config(per_slot=True, normalise_observation=False)
 _SHORT_SIGHT = HParams(lr=1e-2, sigma=0.02, entropy=1e-3, gamma=0.9)
+MANY_SLOTS = 10
 PRESETS = {
-    "fast": (Config(), HParams()),
-    "bandit": (Config(scenarios=256, fitness_episodes=256), HParams(gamma=0.0)),
-    "slots": (_SLOTS, _SHORT_SIGHT),
-    "slots_drl": (replace(_SLOTS, children=0), _SHORT_SIGHT),
-    "sharing": (
+    "bandit": Preset(
+        Config(starts=256, fitness_episodes=256), HParams(gamma=0.0), suits=lambda traits: traits.one_decision
+    ),
+    "crowd": Preset(
+        replace(_SLOTS, num_iterations=300, fitness_episodes=2, starts=2, episodes=4, updates_per_chunk=15),
+        _SHORT_SIGHT,
+        suits=lambda traits: traits.slots is not None and traits.slots.slots > MANY_SLOTS,
+    ),
+    "sharing": Preset(
         replace(_SLOTS, num_iterations=200, updates_per_chunk=10),
         replace(_SHORT_SIGHT, gamma=0.98),
+        suits=lambda traits: traits.slots is not None and traits.contended,
     ),
-    "crowd": (
-        replace(_SLOTS, num_iterations=300, fitness_episodes=2, scenarios=2, episodes=4, updates_per_chunk=15),
-        _SHORT_SIGHT,
-    ),
+    "slots": Preset(_SLOTS, _SHORT_SIGHT, suits=lambda traits: traits.slots is not None),
+    "slots_drl": Preset(replace(_SLOTS, children=0), _SHORT_SIGHT),
+    "fast": Preset(Config(), HParams(), suits=lambda traits: True),
 }
-"""`bandit` for episodes of one frame, `slots` where one of several slots is chosen, `slots_drl` the same without
-evolution, `sharing` for several requesters, `crowd` for a hundred slots, `fast` for all else.
-What an allocation costs shows at the end of its layer, six decisions on at most, and gamma 0.9 looks as far: with 1,
-learning took twice the frames (NeuronAllocation-Dynamic-v0, one seed). Where requesters meet, 0.98 was better.
+"""The first that suits is the default: `bandit` for episodes of one frame, `crowd` for a hundred slots, `sharing` for
+several requesters, `slots` where one of several slots is chosen, `slots_drl` the same without evolution, `fast` for all
+else. What an allocation costs shows at the end of its layer, six decisions on at most, and gamma 0.9 looks as far: with
+1, learning took twice the frames (NeuronAllocation-Dynamic-v0, one seed). Where requesters meet, 0.98 was better.
 """
-
-EVOLUTIONS = ("selection", "gradient")
-DETERMINISTIC = True
-MANY_SLOTS = 10
-make_policy = actor_policy
-
-
-def default_preset(env: Any) -> str:
-    """Name of the preset for an environment."""
-    frames = int(getattr(env.default_params, "max_steps_in_episode", 0))
-    if hasattr(env, "observation_slots"):
-        if env.observation_slots[1] > MANY_SLOTS:
-            return "crowd"
-        return "sharing" if getattr(env, "num_requesters", 1) > 1 else "slots"
-    return "bandit" if frames == 1 else "fast"
 
 
 class TrainState(NamedTuple):
@@ -130,25 +129,24 @@ class Episodes(NamedTuple):
     alive: Bool[Array, "frame episode"]
 
 
-def make_trainer(env: Any, config: Config) -> Trainer:
+def make_trainer(env: Problem, config: Config) -> Trainer:
     """Build the pure functions of a DRL-ES run.
 
     Args:
-        env: A gymnax environment; its numbers come as `env_params`.
+        env: The environment; its numbers come as `env_params`.
         config: Shapes and code paths.
 
     Raises:
         ValueError: If a field of `config` does not fit, or there is no distribution for the actions.
     """
-    check_counts(config, ("num_iterations", "fitness_episodes", "scenarios", "updates_per_chunk", "trunk"))
-    if config.evolution not in EVOLUTIONS:
-        raise ValueError(f"evolution is {config.evolution!r}: choose from {', '.join(EVOLUTIONS)}")
+    check_choices(config)
+    check_counts(config, ("num_iterations", "fitness_episodes", "starts", "updates_per_chunk", "trunk"))
     if config.evolution == "gradient" and config.children == 1:
         raise ValueError("children is 1: to rank them takes at least 2")
     if config.children < 0 or (config.mirrored and config.children % 2):
         raise ValueError(f"children is {config.children}: it must be at least 0, and even if they are mirrored")
     if config.episodes < 2:
-        raise ValueError(f"episodes is {config.episodes}: a baseline needs at least 2 of each scenario")
+        raise ValueError(f"episodes is {config.episodes}: a baseline needs at least 2 from each start")
     if config.num_iterations % config.updates_per_chunk:
         raise ValueError(
             f"num_iterations is {config.num_iterations}, no multiple of the {config.updates_per_chunk} "
@@ -158,7 +156,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         raise ValueError(f"horizon is {config.horizon}: it must be at least 1, or 0 for whole episodes")
     horizon = config.horizon or int(env.default_params.max_steps_in_episode)
     evolved = (config.children + 1) * config.fitness_episodes if config.children else 0
-    batch = horizon * (evolved + config.scenarios * config.episodes)
+    batch = horizon * (evolved + config.starts * config.episodes)
     plan = Schedule(batch, config.num_iterations // config.updates_per_chunk, config.num_iterations)
     actor = make_actor(env, config)
 
@@ -167,7 +165,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
 
     def init(hparams: HParams, env_params: PyTree, key: Array) -> TrainState:
         key, actor_key, reset_key = jax.random.split(key, 3)
-        reset_keys = jax.random.split(reset_key, config.scenarios * config.episodes)
+        reset_keys = jax.random.split(reset_key, config.starts * config.episodes)
         inputs = flat(jax.vmap(env.reset_env, in_axes=(0, None))(reset_keys, env_params)[0])
         parameters = init_actor(actor, actor_key, inputs, hparams.log_std)
         return TrainState(
@@ -179,17 +177,17 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         )
 
     def play(
-        parameters: PyTree, observed: Moments, env_params: PyTree, key: Array, scenarios: int, episodes: int
+        parameters: PyTree, observed: Moments, env_params: PyTree, key: Array, starts: int, episodes: int
     ) -> Episodes:
-        """Play each scenario, all that is random in the environment, in so many episodes: [frame, scenario * episode].
+        """Play from each start, all that is random in the environment, so many episodes: [frame, start * episode].
 
-        With the same key, other parameters meet the same scenarios and draw actions from the same noise.
+        With the same key, other parameters meet the same starts and draw actions from the same noise.
         """
-        scenario_key, action_key = jax.random.split(key)
+        start_key, action_key = jax.random.split(key)
 
         def keys(frame: Int[Array, ""] | int) -> Array:
-            drawn = jax.random.split(jax.random.fold_in(scenario_key, frame), scenarios)
-            return jnp.repeat(drawn, episodes, total_repeat_length=scenarios * episodes)
+            drawn = jax.random.split(jax.random.fold_in(start_key, frame), starts)
+            return jnp.repeat(drawn, episodes, total_repeat_length=starts * episodes)
 
         def step(carry: tuple, frame: Int[Array, ""]) -> tuple[tuple, Episodes]:
             state, observation, alive = carry
@@ -205,7 +203,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
             return (state, following, alive & ~terminated & ~truncated), seen
 
         observation, state = jax.vmap(env.reset_env, in_axes=(0, None))(keys(0), env_params)
-        start = (state, observation, jnp.ones(scenarios * episodes, bool))
+        start = (state, observation, jnp.ones(starts * episodes, bool))
         return jax.lax.scan(step, start, jnp.arange(horizon))[1]
 
     def evolve(state: TrainState, hparams: HParams, env_params: PyTree, scale: Array) -> tuple[PyTree, Array]:
@@ -231,7 +229,7 @@ def make_trainer(env: Any, config: Config) -> Trainer:
         state: TrainState, hparams: HParams, env_params: PyTree, scale: Array, entropy: Array
     ) -> tuple[TrainState, tuple[Array, Array, Array]]:
         key = jax.random.fold_in(state.key, 2)
-        played = play(state.actor, state.observations, env_params, key, config.scenarios, config.episodes)
+        played = play(state.actor, state.observations, env_params, key, config.starts, config.episodes)
         advantage = advantages(played.reward, played.alive, config.episodes, hparams.gamma).reshape(-1)
         samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
         weight = samples.alive / jnp.sum(samples.alive)
@@ -303,12 +301,12 @@ def along_ranks(theta: PyTree, noise: PyTree, fitness: Float[Array, " child"], s
 def advantages(
     reward: Float[Array, "frame lane"], alive: Bool[Array, "frame lane"], episodes: int, gamma: Any
 ) -> Float[Array, "frame lane"]:
-    """Returns from each frame on, less their mean over the episodes of the scenario that are alive; of unit variance.
+    """Returns from each frame on, less their mean over the episodes of the start that are alive; of unit variance.
 
     Args:
-        reward: 0 after an episode's end; lanes are [scenario * episode].
+        reward: 0 after an episode's end; lanes are [start * episode].
         alive: Whether the frame belongs to the episode.
-        episodes: Of each scenario.
+        episodes: From each start.
         gamma: Discount a frame.
     """
     to_go = discounted_sum(reward, gamma, ~alive)
@@ -338,3 +336,18 @@ def _noise(theta: PyTree, key: Array, config: Config) -> PyTree:
         for start, leaf in zip(starts, leaves, strict=True)
     ]
     return jax.tree.unflatten(treedef, parts)
+
+
+ALGORITHM = Algorithm(
+    name="drl_es",
+    config=Config,
+    hparams=HParams,
+    presets=PRESETS,
+    deterministic=True,
+    make_trainer=make_trainer,
+    make_policy=actor_policy,
+    learned=learned,
+    trained=lambda state: state.actor,
+    to_network=actor_to_network,
+    from_network=partial(actor_from_network, Config),
+)

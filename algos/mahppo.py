@@ -9,10 +9,11 @@ tuned for wall time on a CPU.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import distrax
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,9 +23,17 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from algos.networks import MLP, StackedDense, init_parameters
 from algos.rollout import Ended, Scalar, Transition, discounted_sum, play, start
-from algos.trainer import Metrics, Trainer, descend, in_chunks, schedule, shuffled
-from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
-from mec_jax.evaluation import Policy
+from algos.updates import Metrics, check_counts, descend, in_chunks, schedule, shuffled
+from mec_jax.contracts import Algorithm, Network, Policy, Preset, Problem, Trainer
+from mec_jax.envs.offloading import (
+    MIN_POWER,
+    UE_FIELDS,
+    MultiUEOffloading,
+    OffloadAction,
+    Params,
+    observation_table,
+)
+from mec_jax.policy import AS_RETURNED
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,7 @@ class HParams:
     adam_eps: float = 1e-8
 
 
-REFERENCE = (
+REFERENCE = Preset(
     Config(
         num_frames=300_000,
         num_envs=1,
@@ -87,7 +96,7 @@ REFERENCE = (
 )
 """The authors' code: buffer 1024, 80 minibatches of 256, two Adams without clipping."""
 
-FAST = (
+FAST = Preset(
     Config(
         num_frames=900_000,
         num_envs=64,
@@ -98,18 +107,11 @@ FAST = (
         inputs="hinges",
     ),
     HParams(actor_lr=3e-3, critic_lr=3e-3, entropy=1e-2, power_entropy=5e-3, gae_lambda=0.9),
+    suits=lambda traits: True,
 )
 """Many environments, larger batches, smaller networks."""
 
-PRESETS = {"reference": REFERENCE, "fast": FAST}
-
-DETERMINISTIC = False
-"""The authors evaluate sampled actions; and where UEs compete for channels, chance breaks ties."""
-
-
-def default_preset(env: MultiUEOffloading) -> str:
-    """Name of the preset for an environment."""
-    return "fast"
+PRESETS = {"fast": FAST, "reference": REFERENCE}
 
 
 class Actors(nn.Module):
@@ -163,7 +165,7 @@ def hinges(num_ues: int) -> tuple[Float[np.ndarray, "observation hinge"], Float[
     constants are for some 200 tasks, of which a frame finishes 0.05 to 0.1.
     """
     ends = np.array([0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.22, 0.26, 0.3, 0.36, 0.44])
-    share, time, bits, distance = np.eye(4 * num_ues).reshape(num_ues, 4, -1).transpose(1, 2, 0)
+    share, time, bits, distance = (np.eye(num_ues * len(UE_FIELDS))[:, entries] for entries in _columns(num_ues))
     behind = share @ (np.eye(num_ues) - 1 / num_ues)
     mean = share @ np.ones((num_ues, 1)) / num_ues
     blocks = (
@@ -184,13 +186,17 @@ def hinges(num_ues: int) -> tuple[Float[np.ndarray, "observation hinge"], Float[
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
+def _columns(num_ues: int) -> list[range]:
+    """Entries of the observation, by column."""
+    table = observation_table(num_ues)
+    return [table.entries(field.name) for field in UE_FIELDS]
+
+
 def read(inputs: str, observation: Float[Array, "... observation"]) -> Float[Array, "... input"]:
     """What the networks see of an observation, by `Config.inputs`."""
     if inputs == "state":
         return observation
-    if inputs != "hinges":
-        raise ValueError(f"inputs is {inputs!r}: it must be 'state' or 'hinges'")
-    kernel, bias = hinges(observation.shape[-1] // 4)
+    kernel, bias = hinges(observation.shape[-1] // len(UE_FIELDS))
     return nn.relu(jnp.matmul(observation, kernel, precision="highest") + bias)  # TF32 would blur small differences
 
 
@@ -208,7 +214,7 @@ class TrainState(NamedTuple):
     update: Int[Array, ""]  # updates done
 
 
-def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
+def make_trainer(env: Problem, config: Config) -> Trainer:
     """Build the pure functions of a MAHPPO run.
 
     Args:
@@ -218,12 +224,9 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
     Raises:
         ValueError: If the counts of `config` do not fit together, or `env` is another environment.
     """
-    if not isinstance(env, MultiUEOffloading):
-        raise ValueError(
-            "mahppo is for MultiUEOffloading-v0: its actors have heads for cut, channel and power. Train on "
-            f"{env.name} with ppo"
-        )
+    env = _offloading(env)
     plan = schedule(config)
+    check_counts(config, ("head",))
     actors = make_actors(env, config)
     critic = MLP((*config.critic, 1))
 
@@ -336,6 +339,15 @@ def make_trainer(env: MultiUEOffloading, config: Config) -> Trainer:
     return in_chunks(init, update, config.updates_per_chunk, plan)
 
 
+def _offloading(env: Problem) -> MultiUEOffloading:
+    if not isinstance(env, MultiUEOffloading):
+        raise ValueError(
+            "mahppo is for MultiUEOffloading-v0: its actors have heads for cut, channel and power. Train on "
+            f"{env.name} with ppo"
+        )
+    return env
+
+
 def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
     """The actor networks of `config` for `env`."""
     return Actors(
@@ -343,9 +355,9 @@ def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
     )
 
 
-def make_policy(env: MultiUEOffloading, config: Config, deterministic: bool = False) -> Policy:
-    """The policy of trained actors for `mec_jax.evaluation`: its parameters are `(learned(state), env_params)`."""
-    return partial(_act, make_actors(env, config), deterministic)
+def make_policy(env: Problem, config: Config, deterministic: bool = False) -> Policy:
+    """The policy of trained actors for `mec_jax.episodes`: its parameters are `(learned(state), env_params)`."""
+    return partial(_act, make_actors(_offloading(env), config), deterministic)
 
 
 def learned(state: TrainState) -> PyTree:
@@ -393,3 +405,72 @@ def advantages(
     if config.value_target == "gae":
         return advantage, advantage + value
     return advantage, monte_carlo if config.value_target == "monte_carlo" else one_step
+
+
+# As a file: one network a UE
+
+
+def to_network(env: Problem, env_params: Params, config: Config, learned: PyTree) -> Network:
+    """Trained actors as a file holds them; arguments as of `mec_jax.contracts.Algorithm.to_network`."""
+    env = _offloading(env)
+    power_max = np.asarray(env_params.power_max).tolist()
+    power = {"mean": "sigmoid", "std": config.power_std, "std_min": STD_MIN, "scale": power_max, "offset": 0.0}
+    fixed = _fixed_layers(env.num_ues, config)
+    heads = [
+        {"name": "cut", "kind": "categorical", "size": env.num_points},
+        {"name": "channel", "kind": "categorical", "size": env.num_channels},
+        {"name": "power", "kind": "gaussian", "size": 1, **power, "low": MIN_POWER, "high": power_max},
+    ]
+    arrays = flax.traverse_util.flatten_dict(fixed | learned["params"], sep="/")
+    return Network(
+        arrays={name: np.asarray(value) for name, value in arrays.items()},
+        action="OffloadAction",
+        observation_size=env.table.size,
+        network={
+            "stacked": env.num_ues,
+            "activation": "relu",
+            "trunk": [*fixed, *(f"trunk_{i}" for i in range(len(config.trunk)))],
+            "heads": [
+                {**head, "layers": [f"{head['name']}_0", f"{head['name']}_1"], "shape": [env.num_ues]} for head in heads
+            ],
+        },
+        normalisation=AS_RETURNED,
+    )
+
+
+def from_network(found: Network) -> tuple[Config, PyTree]:
+    """What `to_network` was given; other fields of the `Config` are the defaults."""
+    network: Any = found.network
+    arrays = flax.traverse_util.unflatten_dict(dict(found.arrays), sep="/")
+    fixed = [name for name in network["trunk"] if not name.startswith("trunk_")]
+    config = Config(
+        trunk=tuple(arrays[name]["bias"].shape[-1] for name in network["trunk"] if name not in fixed),
+        head=arrays["cut_0"]["bias"].shape[-1],
+        inputs="hinges" if fixed else "state",
+        power_std=network["heads"][2]["std"],
+    )
+    actors = {name: value for name, value in arrays.items() if name not in fixed}
+    return config, {"params": jax.tree.map(jnp.asarray, actors)}
+
+
+def _fixed_layers(num_ues: int, config: Config) -> dict[str, dict[str, np.ndarray]]:
+    """Layers of an exported policy that are not trained, with the axis of the networks."""
+    if config.inputs == "state":
+        return {}
+    layer = dict(zip(("kernel", "bias"), hinges(num_ues), strict=True))
+    return {"hinges": {name: np.broadcast_to(array, (num_ues, *array.shape)) for name, array in layer.items()}}
+
+
+ALGORITHM = Algorithm(
+    name="mahppo",
+    config=Config,
+    hparams=HParams,
+    presets=PRESETS,
+    deterministic=False,  # as the authors evaluate; and where UEs compete for channels, chance breaks ties
+    make_trainer=make_trainer,
+    make_policy=make_policy,
+    learned=learned,
+    trained=lambda state: (state.actors, state.critic),
+    to_network=to_network,
+    from_network=from_network,
+)

@@ -13,12 +13,21 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
-from algos.actor import actor_policy, distribution, flat, init_actor, make_actor
-from algos.distributions import heads_of, to_action
+from algos.actor import (
+    actor_from_network,
+    actor_policy,
+    actor_to_network,
+    distribution,
+    flat,
+    init_actor,
+    make_actor,
+)
+from algos.distributions import to_action
 from algos.networks import MLP, init_parameters
 from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import Ended, Transition, gae, play, start
-from algos.trainer import Metrics, Trainer, descend, in_chunks, schedule, shuffled
+from algos.updates import Metrics, descend, in_chunks, schedule, shuffled
+from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
 
 
 @dataclass(frozen=True)
@@ -57,48 +66,37 @@ class HParams:
 
 
 PRESETS = {
-    "fast": (Config(), HParams()),
-    "continuous": (
-        Config(num_frames=1_000_000, normalise_reward=True),
-        HParams(entropy=0.0, gamma=0.95),
-    ),
-    "hybrid": (
-        Config(num_frames=900_000, trunk=(128, 64), critic=(256, 128, 64), activation="relu"),
-        HParams(actor_lr=1e-3, critic_lr=3e-3, entropy=3e-3, gamma=0.95, gae_lambda=0.9),
-    ),
-    "bandit": (
+    "bandit": Preset(
         Config(num_envs=2048, rollout=1, trunk=(128, 128), critic=(128, 128)),
         HParams(gamma=0.0),
+        suits=lambda traits: traits.one_decision,
     ),
-    "markov": (
+    "markov": Preset(
         Config(num_frames=1_500_000, num_envs=256, trunk=(128, 128), critic=(128, 128), rollout=16),
         HParams(actor_lr=3e-3, critic_lr=3e-3, entropy=5e-3, gamma=0.8, gae_lambda=0.7),
+        suits=lambda traits: traits.exogenous,
     ),
-    "game": (
+    "game": Preset(
         Config(num_frames=1_500_000, trunk=(128, 64), critic=(128, 64)),
         HParams(entropy=3e-3, gamma=0.9, gae_lambda=0.9),
+        suits=lambda traits: traits.in_turn,
     ),
+    "hybrid": Preset(
+        Config(num_frames=900_000, trunk=(128, 64), critic=(256, 128, 64), activation="relu"),
+        HParams(actor_lr=1e-3, critic_lr=3e-3, entropy=3e-3, gamma=0.95, gae_lambda=0.9),
+        suits=lambda traits: traits.hybrid,
+    ),
+    "continuous": Preset(
+        Config(num_frames=1_000_000, normalise_reward=True),
+        HParams(entropy=0.0, gamma=0.95),
+        suits=lambda traits: traits.continuous,
+    ),
+    "fast": Preset(Config(), HParams(), suits=lambda traits: traits.discrete),
 }
-"""`fast` for discrete actions, `continuous` for Boxes, `hybrid` for both at once, `bandit` for episodes of one frame,
-`markov` for scenarios that change as they like and actions that matter for a few frames, `game` for devices that
-decide in turn.
+"""The first that suits is the default: `bandit` for episodes of one frame, `markov` for conditions that change as they
+like and actions that matter for a few frames, `game` for devices that decide in turn, `hybrid` for choices and numbers
+at once, `continuous` for numbers, `fast` for choices.
 """
-
-DETERMINISTIC = True
-make_policy = actor_policy
-
-
-def default_preset(env: Any) -> str:
-    """Name of the preset for an environment."""
-    params = env.default_params
-    if getattr(params, "max_steps_in_episode", 0) == 1:
-        return "bandit"
-    if getattr(env, "markov", False):
-        return "markov"
-    if getattr(env, "in_turn", False):
-        return "game"
-    kinds = {head.kind == "categorical" for head in heads_of(env.action_space(params))}
-    return "hybrid" if len(kinds) > 1 else "fast" if True in kinds else "continuous"
 
 
 class TrainState(NamedTuple):
@@ -118,11 +116,11 @@ class TrainState(NamedTuple):
     update: Int[Array, ""]  # updates done
 
 
-def make_trainer(env: Any, config: Config) -> Trainer:
+def make_trainer(env: Problem, config: Config) -> Trainer:
     """Build the pure functions of a PPO run.
 
     Args:
-        env: A gymnax environment; its numbers come as `env_params`.
+        env: The environment; its numbers come as `env_params`.
         config: Shapes and code paths.
 
     Raises:
@@ -255,3 +253,18 @@ def make_trainer(env: Any, config: Config) -> Trainer:
 def learned(state: TrainState) -> tuple[PyTree, Moments]:
     """What the policy of `make_policy` reads beside the environment's parameters: the actor, and how it normalises."""
     return state.actor, state.observations
+
+
+ALGORITHM = Algorithm(
+    name="ppo",
+    config=Config,
+    hparams=HParams,
+    presets=PRESETS,
+    deterministic=True,
+    make_trainer=make_trainer,
+    make_policy=actor_policy,
+    learned=learned,
+    trained=lambda state: (state.actor, state.critic),
+    to_network=actor_to_network,
+    from_network=partial(actor_from_network, Config),
+)

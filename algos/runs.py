@@ -20,7 +20,9 @@ import tensorstore
 from jaxtyping import PyTree
 from tensorboardX import SummaryWriter
 
-from algos.algorithms import ALGORITHMS, algorithm, make_env
+from algos.algorithms import algorithm, algorithms, make_env
+from mec_jax.contracts import Problem
+from mec_jax.files import reason, write_text
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -39,8 +41,8 @@ class RunConfig:
     config: Any  # the algorithm's Config
     hparams: Any  # the algorithm's HParams
 
-    def make_env(self) -> tuple[Any, Any]:
-        """Environment and parameters of the run."""
+    def make_env(self) -> tuple[Problem, Any]:
+        """Problem and parameters of the run."""
         return make_env(self.env_id, self.env_static, self.env_params)
 
 
@@ -162,16 +164,6 @@ def load_run(path: Path) -> tuple[RunConfig, Any]:
     return run, state
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a power failure could leave the name without the content
-    partial.replace(path)
-
-
 def as_arrays[T](hparams: T) -> T:
     """Hyper-parameters as arrays, so that other values of them never compile anew."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
@@ -183,13 +175,13 @@ def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
     try:
         fields = json.loads(file.read_text())
         name = fields["algorithm"]
-        run = _parse(fields) if name in ALGORITHMS else None
+        run = _parse(fields) if name in algorithms() else None
     except OSError as error:
         raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
     if run is None:
-        known = f"only {', '.join(ALGORITHMS)} are"
+        known = f"only {', '.join(algorithms())} are"
         raise ValueError(f"{file} names an algorithm {name!r} that is not known: {known}")
     try:
         env, params = run.make_env()
@@ -204,8 +196,8 @@ def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
 def _parse(fields: dict[str, Any]) -> RunConfig:
     learner, config = algorithm(fields["algorithm"]), fields.pop("config")
     lists = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
-    hparams = learner.HParams(**fields.pop("hparams"))
-    return RunConfig(config=learner.Config(**{**config, **lists}), hparams=hparams, **fields)
+    hparams = learner.hparams(**fields.pop("hparams"))
+    return RunConfig(config=learner.config(**{**config, **lists}), hparams=hparams, **fields)
 
 
 def _lock(path: Path) -> IO[bytes]:
@@ -241,9 +233,8 @@ def _newest_checkpoint(path: Path, template: PyTree) -> Any:
         _check(path / "checkpoints" / str(newest) / "default", template)
         return checkpoints.restore(newest, args=ocp.args.StandardRestore(template))
     except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"the checkpoint in {str(path)!r} is damaged or of another version ({first_line[:200]}): "
+            f"the checkpoint in {str(path)!r} is damaged or of another version ({reason(error)}): "
             "remove its newest folder under checkpoints/ to use the one before, or train again"
         ) from None
     finally:

@@ -15,13 +15,13 @@ import jax
 import numpy as np
 
 import mec_jax
-from algos.algorithms import algorithm, scenario_of
+from algos.algorithms import algorithm
 from algos.export import export_policy
 from algos.runs import RunConfig, as_arrays
-from mec_jax.evaluation import evaluation_keys
+from mec_jax.episodes import evaluation_keys
+from mec_jax.evaluation import solver_of
 from mec_jax.policy import load_policy
-from mec_jax.solvers import solver_of
-from mec_jax.solvers.offloading_bounds import lower_bounds
+from mec_jax.solvers.offloading import lower_bounds
 
 FOLDER = Path(__file__).resolve().parents[1] / "tests" / "data" / "baseline"
 
@@ -66,77 +66,29 @@ def trace(env_id: str) -> dict[str, np.ndarray]:
 
 
 def small_runs() -> list[RunConfig]:
-    """A run of three updates of every trainer on every family that it fits. Adam's epsilon is large, so that a gradient
-    near 0 moves its parameter by little: another machine's rounding errors stay rounding errors.
+    """A run of three updates of every trainer on every family that it fits.
+
+    Adam's epsilon is large, so that a gradient near 0 moves its parameter by little: another machine's rounding errors
+    stay rounding errors.
     """
     ppo, drl_es, mahppo = (algorithm(name) for name in ("ppo", "drl_es", "mahppo"))
     runs = []
-    for env_id, static in FAMILIES.items():
+
+    def add(learner: Any, env_id: str, preset: str, config: dict[str, Any]) -> None:
+        static, hparams = dict(FAMILIES[env_id]), learner.hparams(adam_eps=1e-2)
+        runs.append(RunConfig(learner.name, env_id, static, {}, preset, 0, learner.config(**config), hparams))
+
+    critics = {"num_frames": 96, "num_envs": 4, "rollout": 8, "epochs": 2, "minibatches": 2, "updates_per_chunk": 1}
+    critics |= {"trunk": (8,), "critic": (8,)}
+    counts = {"num_iterations": 3, "children": 2, "fitness_episodes": 2, "starts": 2, "episodes": 2, "horizon": 12}
+    for env_id in FAMILIES:
         slots = env_id.startswith("Neuron")
-        runs.append(
-            (
-                "ppo",
-                env_id,
-                static,
-                ppo.Config(
-                    num_frames=96,
-                    num_envs=4,
-                    rollout=8,
-                    epochs=2,
-                    minibatches=2,
-                    updates_per_chunk=1,
-                    trunk=(8,),
-                    critic=(8,),
-                    per_slot=slots,
-                ),
-                ppo.HParams(adam_eps=1e-2),
-            )
-        )
-        runs.append(
-            (
-                "drl_es",
-                env_id,
-                static,
-                drl_es.Config(
-                    num_iterations=3,
-                    children=2,
-                    fitness_episodes=2,
-                    scenarios=2,
-                    episodes=2,
-                    horizon=12,
-                    updates_per_chunk=1,
-                    trunk=(8,),
-                    per_slot=slots,
-                    normalise_observation=not slots,
-                ),
-                drl_es.HParams(adam_eps=1e-2),
-            )
-        )
+        add(ppo, env_id, "small", {**critics, "per_slot": slots})
+        es = {**counts, "updates_per_chunk": 1, "trunk": (8,), "per_slot": slots, "normalise_observation": not slots}
+        add(drl_es, env_id, "small", es)
     for inputs in ("state", "hinges"):
-        runs.append(
-            (
-                "mahppo",
-                "MultiUEOffloading-v0",
-                FAMILIES["MultiUEOffloading-v0"],
-                mahppo.Config(
-                    num_frames=96,
-                    num_envs=4,
-                    rollout=8,
-                    epochs=2,
-                    minibatches=2,
-                    updates_per_chunk=1,
-                    trunk=(8,),
-                    head=4,
-                    critic=(8,),
-                    inputs=inputs,
-                ),
-                mahppo.HParams(adam_eps=1e-2),
-            )
-        )
-    return [
-        RunConfig(name, env_id, dict(static), {}, config.__dict__.get("inputs", "small"), 0, config, hparams)
-        for name, env_id, static, config, hparams in runs
-    ]
+        add(mahppo, "MultiUEOffloading-v0", inputs, {**critics, "head": 4, "inputs": inputs})
+    return runs
 
 
 def run_name(run: RunConfig) -> str:
@@ -172,7 +124,7 @@ def rulers(env_id: str, static: dict[str, Any]) -> dict[str, list[float]]:
     env, params = mec_jax.make(env_id, **static)
     solver = solver_of(env)
     assert solver is not None
-    played = solver.rulers(env, scenario_of(env, params), evaluation_keys(EPISODES))
+    played = solver.rulers(env, env.evaluation_params(params), evaluation_keys(EPISODES)).episodes
     return {name: np.asarray(episodes.episode_return, float).tolist() for name, episodes in played.items()}
 
 

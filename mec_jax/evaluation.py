@@ -1,151 +1,35 @@
 """The protocol: how a policy is measured, and how measurements of several runs are compared.
 
-Episodes are played with fixed keys, usually in the environment's evaluation scenario. Scores of several runs
-are summed up by the interquartile mean with a bootstrap interval (Agarwal et al. 2021, "Deep Reinforcement
-Learning at the Edge of the Statistical Precipice").
+Episodes are played with fixed keys in the environment's evaluation scenario (`mec_jax.episodes`), beside its rulers.
+Scores of several runs are summed up by `mec_jax.statistics`.
 """
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
-from numpy.typing import ArrayLike
-from scipy import stats
+from jaxtyping import Array, PyTree
 
-import mec_jax
-from mec_jax.solvers import solver_of
+from mec_jax.contracts import Column, Episodes, Problem, Rulers, Solver
+from mec_jax.episodes import PROTOCOL, PlainPolicy, evaluation_keys, play_episodes
+from mec_jax.registry import find, make
+from mec_jax.statistics import bootstrap_interval, interquartile_mean, normalised_score
 
-PROTOCOL = 1
-"""Version of the protocol: of scenarios (`env.evaluation_params`), keys and statistics. Scores of different versions do
-not compare.
-"""
-
-EVALUATION_SEED = 2022
-"""Seed of `evaluation_keys`."""
-
-_BLOCK = 2**22
-"""Scores the bootstrap holds at once."""
+__all__ = ["Report", "compare", "evaluate", "solver_of"]
 
 
-class Policy(Hashable, Protocol):
-    """Plays one episode, unbatched. It is compiled once per object: keep it, and vary `policy_params`."""
+def solver_of(env: Problem) -> Solver | None:
+    """What rules an environment, if anything does.
 
-    def __call__(self, policy_params: PyTree, observation: Array, key: Array, /) -> Any:
-        """Action for the observation."""
-
-
-type PlainPolicy = Callable[[Array, Array], Any]
-"""`policy(observation, key) -> action` of one episode."""
-
-
-class Episodes(NamedTuple):
-    """What whole episodes cost. `episodes.latency` is short for `episodes.measures["latency"]`."""
-
-    episode_return: Float[Array, " episode"]  # sum of rewards, undiscounted
-    frames: Int[Array, " episode"]
-    terminated: Bool[Array, " episode"]  # the problem came to its end; if not, the costs are of a part
-    measures: dict[str, Array]  # [episode] each: what `env.measures` says, if the environment has that
-
-    def __getattr__(self, name: str) -> Array:
-        if isinstance(self.measures, dict) and name in self.measures:
-            return self.measures[name]
-        raise AttributeError(f"episodes have no {name!r}: choose from {', '.join(Episodes._fields)} or a measure")
-
-    def columns(self) -> dict[str, Array]:
-        """All of it by name."""
-        return {
-            "episode_return": self.episode_return,
-            "frames": self.frames,
-            "terminated": self.terminated,
-            **self.measures,
-        }
-
-
-def evaluation_keys(num_episodes: int) -> Array:
-    """Keys `[episode]` of the protocol; more episodes extend fewer."""
-    key = jax.random.key(EVALUATION_SEED, impl="threefry2x32")
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(num_episodes))
-
-
-@partial(jax.jit, static_argnames=("env", "policy"))
-def play_episodes(env: Any, params: Any, policy: Policy, policy_params: PyTree, keys: Array) -> Episodes:
-    """Play one whole episode per key, all at once, to termination or truncation.
-
-    An episode depends on its key alone, not on those beside it. (To float tolerance: another batch size
-    changes the order of float sums, and that can in rare cases move an event over the end of a frame.)
-
-    Args:
-        env: An environment of the suite or of gymnax; static.
-        params: Its parameters; traced.
-        policy: `(policy_params, observation, key) -> action` of one episode; static.
-        policy_params: What the policy reads; traced.
-        keys: Typed keys `[episode]`, e.g. `evaluation_keys(16)`.
+    Raises:
+        TypeError: If what it names is no `Solver`.
     """
-    return jax.vmap(lambda key: play_episode(env, params, policy, policy_params, key))(keys)
-
-
-def play_episode(
-    env: Any,
-    params: Any,
-    policy: Policy,
-    policy_params: PyTree,
-    key: Array,
-    goes_on: Callable[[Episodes], Bool[Array, ""]] | None = None,
-) -> Episodes:
-    """Play one whole episode; `play_episodes` for one key, to be mapped and compiled by the caller.
-
-    Args:
-        env: As in `play_episodes`.
-        params: As in `play_episodes`.
-        policy: As in `play_episodes`.
-        policy_params: As in `play_episodes`.
-        key: Key of the episode.
-        goes_on: Ends the episode early when it turns false of the episode so far.
-    """
-
-    def unfinished(carry: tuple) -> Bool[Array, ""]:
-        so_far, state = carry[0], carry[2]
-        more = ~(so_far.terminated | env.is_truncated(state, params))
-        return more if goes_on is None else more & goes_on(so_far)
-
-    def frame(carry: tuple) -> tuple:
-        so_far, observation, state, key = carry
-        key, policy_key, step_key = jax.random.split(key, 3)
-        action = policy(policy_params, observation, policy_key)
-        observation, state, reward, terminated, info = env.step_env(step_key, state, action, params)
-        frames = so_far.frames + 1
-        so_far = Episodes(so_far.episode_return + reward, frames, terminated, _measures(env, info, frames, params))
-        return so_far, observation, state, key
-
-    key, reset_key = jax.random.split(key)
-    observation, state = env.reset_env(reset_key, params)
-    shapes = jax.eval_shape(lambda start: frame(start)[0], (_NOTHING, observation, state, key))
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.while_loop(unfinished, frame, (nothing, observation, state, key))[0]
-
-
-_NOTHING = Episodes(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool), {})
-
-
-def _measures(env: Any, info: dict[str, Array], frames: Int[Array, ""], params: Any) -> dict[str, Array]:
-    return env.measures(info, frames, params) if hasattr(env, "measures") else {}
-
-
-class Column(NamedTuple):
-    """A measure in a table."""
-
-    header: str
-    measure: str
-    scale: float = 1.0  # from the measure's unit to the header's
-    digits: int = 1  # after the point
-    savings: Mapping[str, str] = MappingProxyType({})  # header of 1 - measure / Local's: which measure of Local
+    solver = find(env.solver)
+    if solver is not None and not isinstance(solver, Solver):
+        raise TypeError(f"{env.name} names a solver {solver!r}: it must be a mec_jax.contracts.Solver")
+    return solver
 
 
 @dataclass(frozen=True)
@@ -154,8 +38,8 @@ class Report:
 
     A row holds `runs` (training runs, 1 for what needs no learning), `return` (mean over runs and episodes) and
     `return_interval`, `score` (interquartile mean over runs) and `score_interval` where the environment has rulers,
-    `terminated` (share of episodes), the means of all measures, and by `COLUMNS` of the solvers the savings against
-    Local. Intervals are 95 % bootstrap intervals over runs or, of a single run, over its episodes.
+    `terminated` (share of episodes), the means of all measures, and by the solver's columns the savings against
+    the reference. Intervals are 95 % bootstrap intervals over runs or, of a single run, over its episodes.
     """
 
     env_id: str
@@ -163,6 +47,10 @@ class Report:
     episodes: int
     columns: tuple[Column, ...]
     rows: dict[str, dict[str, Any]]
+    zero: str = ""  # row whose score is 0; nothing where there are no scores
+    one: str = ""  # row whose score is 1
+    bound: str | None = None  # row that no policy exceeds
+    ruler_returns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [episode], by ruler
 
     def headers(self) -> list[str]:
         """Of `cells`."""
@@ -200,7 +88,7 @@ class Report:
 
     def caption(self) -> str:
         """How to read the table."""
-        ruler = f" Score: 0 = Random, 1 = {list(self.rows)[-1]}." if self._scored() else ""
+        ruler = f" Score: 0 = {self.zero}, 1 = {self.one}." if self._scored() else ""
         return (
             f"{self.episodes} episodes, protocol {self.protocol}. Return with its 95 % interval, over runs if there "
             f"are several, else over episodes.{ruler}"
@@ -212,7 +100,7 @@ class Report:
         return json.dumps(about, indent=2) + "\n"
 
     def _scored(self) -> bool:
-        return all("score" in row for row in self.rows.values())
+        return bool(self.one)
 
 
 def evaluate(
@@ -234,7 +122,7 @@ def evaluate(
     Raises:
         ValueError: If there is no such environment.
     """
-    env, default = mec_jax.make(env_id, **static)
+    env, default = make(env_id, **static)
     scenario = env.evaluation_params(default if params is None else params)
     keys = evaluation_keys(episodes)
 
@@ -245,125 +133,65 @@ def evaluate(
     return compare(env, scenario, {name: [play(policy) for policy in group] for name, group in runs.items()}, keys)
 
 
-def compare(env: Any, params: Any, played: Mapping[str, Sequence[Episodes]], keys: Array) -> Report:
+def compare(env: Problem, params: PyTree, played: Mapping[str, Sequence[Episodes]], keys: Array) -> Report:
     """Report on episodes beside the environment's rulers, played with the same keys.
 
     Args:
-        env: The environment; one that is not of this suite has no rulers and no scores.
+        env: The environment; one without a solver has no rulers and no scores.
         params: The scenario.
         played: By name the episodes of one or several runs.
         keys: What they were played with.
+
+    Raises:
+        ValueError: If a name is that of a ruler.
     """
     solver = solver_of(env)
+    rulers = None if solver is None else solver.rulers(env, params, keys)
     rows = {name: list(runs) for name, runs in played.items()}
-    if solver is not None:
-        rows |= {name: [episodes] for name, episodes in solver.rulers(env, params, keys).items()}
-    columns = solver.COLUMNS if solver is not None else ()
-    returns = {name: np.array([np.mean(run.episode_return) for run in runs], float) for name, runs in rows.items()}
-    table: dict[str, dict[str, Any]] = {}
+    if rulers is not None:
+        if taken := rows.keys() & rulers.episodes.keys():
+            raise ValueError(f"a ruler of {env.name} is called {min(taken)!r}: give the policy another name")
+        rows |= {name: [episodes] for name, episodes in rulers.episodes.items()}
+    columns = () if solver is None else solver.columns
+    table = {name: _row(runs) for name, runs in rows.items()}
+    if rulers is not None:
+        _add_scores(table, rows, rulers)
+        _add_savings(table, columns, rulers)
+    report = Report(env.name, PROTOCOL, len(keys), columns, table)
+    if rulers is None:
+        return report
+    returns = {name: np.asarray(episodes.episode_return, float) for name, episodes in rulers.episodes.items()}
+    return replace(report, zero=rulers.zero, one=rulers.one, bound=rulers.bound, ruler_returns=returns)
+
+
+def _returns(runs: Sequence[Episodes]) -> np.ndarray:
+    return np.array([np.mean(run.episode_return) for run in runs], float)
+
+
+def _row(runs: Sequence[Episodes]) -> dict[str, Any]:
+    """Returns, their interval and the means of all measures."""
+    samples = _returns(runs) if len(runs) > 1 else np.asarray(runs[0].episode_return, float)
+    means = {
+        column: float(np.mean([np.mean(np.asarray(run.columns()[column], float)) for run in runs]))
+        for column in runs[0].columns()
+    }
+    interval = bootstrap_interval(samples, statistic=np.mean)
+    return {"runs": len(runs), "return": means.pop("episode_return"), "return_interval": interval, **means}
+
+
+def _add_scores(table: dict[str, dict[str, Any]], rows: Mapping[str, Sequence[Episodes]], rulers: Rulers) -> None:
+    zero, one = (float(_returns(rows[name])[0]) for name in (rulers.zero, rulers.one))
     for name, runs in rows.items():
-        several = len(runs) > 1
-        samples = returns[name] if several else np.asarray(runs[0].episode_return, float)
-        means = {
-            column: float(np.mean([np.mean(np.asarray(run.columns()[column], float)) for run in runs]))
-            for column in runs[0].columns()
-        }
-        row: dict[str, Any] = {
-            "runs": len(runs),
-            "return": means.pop("episode_return"),
-            "return_interval": bootstrap_interval(samples, statistic=np.mean),
-            **means,
-        }
-        if solver is not None:
-            zero, one = (float(returns[ruler][0]) for ruler in ("Random", list(rows)[-1]))
-            scores = normalised_score(returns[name], zero, one)
-            row["score"] = float(interquartile_mean(scores))
-            row["score_interval"] = bootstrap_interval(scores)
-        table[name] = row
+        scores = normalised_score(_returns(runs), zero, one)
+        table[name]["score"] = float(interquartile_mean(scores))
+        table[name]["score_interval"] = bootstrap_interval(scores)
+
+
+def _add_savings(table: dict[str, dict[str, Any]], columns: Sequence[Column], rulers: Rulers) -> None:
+    if rulers.reference is None:
+        return
+    reference = table[rulers.reference]
     for row in table.values():
         for column in columns:
             for header, measure in column.savings.items():
-                row[header] = 1 - row[column.measure] / table["Local"][measure]
-    return Report(env.name, PROTOCOL, len(keys), columns, table)
-
-
-def interquartile_mean(x: ArrayLike, axis: int | None = None) -> Any:
-    """Mean of the middle half of `x`: steadier than the mean, less wasteful than the median."""
-    return stats.trim_mean(x, 0.25, axis=axis)
-
-
-def bootstrap_interval(
-    scores: Float[np.ndarray, "run *task"],
-    statistic: Callable[..., Any] = interquartile_mean,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Stratified percentile bootstrap interval of a statistic of all scores.
-
-    Stratified: the runs are resampled within each task, the tasks are fixed.
-
-    Args:
-        scores: `[run, task]`, or `[run]` for one task.
-        statistic: NumPy function of an array and its `axis`.
-        level: Probability to cover the true value; in truth it is less for a handful of runs.
-        resamples: Number of bootstrap samples.
-        seed: Of the generator: the same arguments give the same interval.
-
-    Raises:
-        ValueError: If there are no scores or they have another number of axes.
-    """
-    table = _run_by_task(scores)
-    generator = np.random.default_rng(seed)
-    values: list[Any] = []
-    block = max(1, _BLOCK // table.size)
-    for start in range(0, resamples, block):
-        run = generator.integers(len(table), size=(min(block, resamples - start), *table.shape))
-        sample = np.take_along_axis(table[None], run, axis=1)
-        values.extend(statistic(sample.reshape(len(run), -1), axis=-1))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def probability_of_improvement(x: Float[np.ndarray, "run *task"], y: Float[np.ndarray, "run *task"]) -> float:
-    """Probability that a run of `x` beats one of `y` on the same task, ties counting half; mean over tasks.
-
-    Args:
-        x: Scores `[run, task]` or `[run]`, higher is better.
-        y: Scores of the other algorithm; it may have another number of runs.
-
-    Raises:
-        ValueError: If there are no scores, or not of the same tasks.
-    """
-    x, y = _run_by_task(x), _run_by_task(y)
-    if x.shape[1] != y.shape[1]:
-        raise ValueError(f"scores of {x.shape[1]} and {y.shape[1]} tasks: both must have the same tasks")
-    difference = x[:, None] - y[None]
-    return float(np.mean((1 + np.sign(difference)) / 2))
-
-
-def normalised_score(value: ArrayLike, random: ArrayLike, bound: ArrayLike) -> Any:
-    """`(value - random) / (bound - random)`: 0 for the random policy, 1 for the best known one."""
-    value, random, bound = (np.asarray(x, float) for x in (value, random, bound))
-    return (value - random) / (bound - random)
-
-
-def summary(episodes: Episodes) -> dict[str, dict[str, float]]:
-    """Sum up each column of `episodes`: `mean`, `iqm`, and its 95 % bootstrap interval from `low` to `high`.
-
-    The interval is over the episodes of one policy. That of an algorithm needs several training runs.
-    """
-    metrics = {}
-    for name, column in episodes.columns().items():
-        values = np.asarray(column, float)
-        low, high = bootstrap_interval(values)
-        iqm = float(interquartile_mean(values))
-        metrics[name] = {"mean": float(values.mean()), "iqm": iqm, "low": low, "high": high}
-    return metrics
-
-
-def _run_by_task(scores: ArrayLike) -> Float[np.ndarray, "run task"]:
-    table = np.asarray(scores, float)
-    if table.ndim not in (1, 2) or table.size == 0:
-        raise ValueError(f"scores of shape {table.shape}: they must be [run] or [run, task] and not empty")
-    return table.reshape(len(table), -1)
+                row[header] = 1 - row[column.measure] / reference[measure]

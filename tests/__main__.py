@@ -1,26 +1,87 @@
-"""`python -m tests`: every check of the repository, in order, up to the first that fails."""
+"""`python -m tests`: every check of the repository. All of them run; what failed is summed up at the end.
 
+    python -m tests fast      # before each commit: without what trains or searches for long
+    python -m tests           # the whole suite
+    python -m tests full      # and on emulated machines, on Python 3.13, of the wheel in an empty environment, notebooks
+
+Further arguments are pytest's own: `python -m tests fast -k offloading`.
+"""
+
+import os
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKS = (
-    ("ruff", "check", "."),
-    ("ruff", "format", "--check", "."),
-    ("mypy",),
-    ("pytest",),
-)
+TIERS = {"fast": "not slow and not full", "default": "not full", "full": "not nothing"}
+"""Marks that pytest selects."""
+
+EVERYWHERE = ("tests/test_baseline.py", "tests/test_policy.py", "tests/test_split_policy.py")
+"""Tests across implementations and against recorded traces: what another machine's rounding could break."""
+
+MACHINES: Mapping[str, Mapping[str, str]] = {
+    "XLA without AVX-512": {"XLA_FLAGS": "--xla_cpu_max_isa=AVX2"},
+    "PyTorch without vector instructions": {"ATEN_CPU_CAPABILITY": "default"},
+    "OpenBLAS of a Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
+    "two devices": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+}
+OTHER_PYTHON = "python3.13"
 
 
-def main() -> int:
-    for check in CHECKS:
-        print("$ python -m", *check, flush=True)
-        code = subprocess.run([sys.executable, "-m", *check], cwd=ROOT).returncode
-        if code != 0:
-            return code
-    return 0
+class Check(NamedTuple):
+    """A command that must succeed."""
+
+    name: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str] = {}
+
+
+def checks(tier: str, arguments: tuple[str, ...]) -> list[Check]:
+    """What a tier runs, in order."""
+    python = (sys.executable, "-m")
+    found = [
+        Check("lint", (*python, "ruff", "check", ".")),
+        Check("format", (*python, "ruff", "format", "--check", ".")),
+        Check("types", (*python, "mypy")),
+        Check(f"tests, {tier}", (*python, "pytest", "-m", TIERS[tier], *arguments)),
+    ]
+    if tier != "full":
+        return found
+    for name, environment in MACHINES.items():
+        command = (*python, "pytest", "-m", "not full", *EVERYWHERE)
+        found.append(Check(f"tests on {name}", command, {**environment, "JAX_COMPILATION_CACHE_DIR": ""}))
+    return found
+
+
+def in_environments() -> list[Check]:
+    """What needs environments of its own, which are made here and thrown away."""
+    return [
+        Check("the wheel in an empty environment", ("bash", "tests/environments.sh", "wheel")),
+        Check(f"fast tests on {OTHER_PYTHON}", ("bash", "tests/environments.sh", OTHER_PYTHON)),
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the checks of a tier; the exit code is that of the first that failed."""
+    tier = arguments.pop(0) if arguments and arguments[0] in ("fast", "full") else "default"
+    todo = checks(tier, tuple(arguments)) + (in_environments() if tier == "full" else [])
+    results = []
+    for check in todo:
+        print(f"\n$ {check.name}:", *check.command, flush=True)
+        begin = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            environment = {**os.environ, **check.environment, "MEC_JAX_TEMPORARY": folder}
+            code = subprocess.run(check.command, cwd=ROOT, env=environment).returncode
+        results.append((check.name, code, time.monotonic() - begin))
+    print()
+    for name, code, seconds in results:
+        print(f"{'failed' if code else 'passed':8} {seconds:6.0f} s  {name}", flush=True)
+    return next((code for _, code, _ in results if code), 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

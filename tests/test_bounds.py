@@ -6,12 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.best_known import check, play_exactly, stored
+from benchmarks.solvers.best_known import check, play_exactly, stored
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction
-from mec_jax.evaluation import evaluation_keys, play_episodes
-from mec_jax.solvers.offloading import baselines, rotate, static
-from mec_jax.solvers.offloading_bounds import least_energy, lower_bounds
-from mec_jax.solvers.offloading_plans import (
+from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.solvers.offloading.bounds import least_energy, lower_bounds
+from mec_jax.solvers.offloading.plans import (
     best_known,
     best_plan,
     known_env,
@@ -19,6 +18,7 @@ from mec_jax.solvers.offloading_plans import (
     play_plan,
     record_plan,
 )
+from mec_jax.solvers.offloading.policies import baselines, rotate, static
 
 KEY = jax.random.key(0)
 ALONE = MultiUEOffloading(num_ues=1)

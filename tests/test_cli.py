@@ -136,7 +136,7 @@ def test_config_gives_the_run_back(trained: Trained) -> None:
         inputs="hinges",
     )
     static = {"num_ues": 2, "num_channels": 2, "profile": "resnet18"}
-    hparams = mahppo.PRESETS["fast"][1]
+    hparams = mahppo.presets["fast"][1]
     assert run == RunConfig("mahppo", "MultiUEOffloading-v0", static, {"beta": 0.3}, "fast", 3, config, hparams)
     assert state.update == 3
     assert state.observation.shape == (4, 8)

@@ -16,12 +16,12 @@ from algos import drl_es
 from algos.actor import Slots
 from algos.drl_es import Config, HParams, advantages, along_ranks, make_trainer, selected
 from algos.runs import as_arrays
-from mec_jax.evaluation import evaluation_keys, play_episodes
+from mec_jax.episodes import evaluation_keys, play_episodes
 from tests.toys import EACH_KIND, Forever, Target
 
 KEY = jax.random.key(0)
-BANDIT: dict[str, Any] = {"horizon": 1, "fitness_episodes": 64, "scenarios": 64, "episodes": 8, "trunk": (32,)}
-SMALL: dict[str, Any] = {"fitness_episodes": 2, "scenarios": 2, "episodes": 2, "horizon": 3, "trunk": (8,)}
+BANDIT: dict[str, Any] = {"horizon": 1, "fitness_episodes": 64, "starts": 64, "episodes": 8, "trunk": (32,)}
+SMALL: dict[str, Any] = {"fitness_episodes": 2, "starts": 2, "episodes": 2, "horizon": 3, "trunk": (8,)}
 
 
 # Evolution
@@ -49,7 +49,7 @@ def test_ranked_noise_points_up_a_slope() -> None:
 
 @pytest.mark.parametrize("evolution", ["selection", "gradient"])
 def test_evolution_alone_climbs_to_the_known_optimum(evolution: Any) -> None:
-    counts = {**BANDIT, "fitness_episodes": 32, "scenarios": 1, "episodes": 2, "trunk": (8,)}
+    counts = {**BANDIT, "fitness_episodes": 32, "starts": 1, "episodes": 2, "trunk": (8,)}
     config = Config(num_iterations=300, evolution=evolution, mirrored=True, children=32, **counts)
     hparams = HParams(lr=0.0, sigma=0.1, es_lr=0.5, log_std=-3.0)
     assert learned_return(config, hparams) > -0.3
@@ -153,7 +153,7 @@ def test_lanes_of_a_sweep_in_one_program_equal_runs_chunk_by_chunk() -> None:
 def test_drl_es_trains_on_every_kind_of_environment(name: str) -> None:
     env, params = gymnax.make(name)
     preset = drl_es.default_preset(env)
-    config = dataclasses.replace(drl_es.PRESETS[preset][0], num_iterations=1, updates_per_chunk=1, children=2, **SMALL)
+    config = dataclasses.replace(drl_es.presets[preset][0], num_iterations=1, updates_per_chunk=1, children=2, **SMALL)
     state, metrics = jax.jit(make_trainer(env, config).train)(as_arrays(HParams()), params, KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.actor, metrics)))
     observation, _ = env.reset(KEY, params)

@@ -16,18 +16,12 @@ import mec_jax
 from mec_jax import evaluation
 from mec_jax.envs.multi_exit import AllocationAction
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
-from mec_jax.evaluation import (
-    PROTOCOL,
-    Episodes,
-    Report,
+from mec_jax.episodes import PROTOCOL, Episodes, evaluation_keys, play_episode, play_episodes
+from mec_jax.evaluation import Report, compare, evaluate
+from mec_jax.statistics import (
     bootstrap_interval,
-    compare,
-    evaluate,
-    evaluation_keys,
     interquartile_mean,
     normalised_score,
-    play_episode,
-    play_episodes,
     probability_of_improvement,
     summary,
 )

@@ -28,8 +28,8 @@ from algos.mahppo import (
 from algos.networks import MLP, StackedDense, init_parameters
 from algos.runs import as_arrays
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
-from mec_jax.evaluation import evaluation_keys, play_episodes
-from mec_jax.solvers.offloading import baselines
+from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.solvers.offloading.policies import baselines
 
 ADVANTAGES = ("gae", "paper", "reference")
 VALUE_TARGETS = ("gae", "monte_carlo", "one_step")

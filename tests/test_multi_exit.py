@@ -16,10 +16,10 @@ from gymnax.wrappers import LegacyStepAPIWrapper, LogWrapper
 
 import mec_jax
 from mec_jax.envs.multi_exit import AllocationAction, MultiExitAllocation
-from mec_jax.envs.spaces import Simplex
 from mec_jax.physics.multi_exit import MIN_SHARE, edge_shares, survival
 from mec_jax.profiles.layers import layer_table
 from mec_jax.profiles.multi_exit import bundled_multi_exit_profiles, load_multi_exit_profile
+from mec_jax.spaces import Simplex
 
 BANDITS = ("MultiExitAllocation-v0", "MultiExitAllocation-Video-v0", "MultiExitAllocation-Compressed-v0")
 CHAINS = tuple(name.replace("-v0", "-Markov-v0") for name in BANDITS)
@@ -125,7 +125,7 @@ def test_no_work_and_no_bits_remain_after_all_tasks_have_left(tmp_path: Path) ->
     content["devices"][0]["exit_percent"] = [100, 0]
     env = mec_jax.make("MultiExitAllocation-v0", profile=write(tmp_path, content))[0]
     params = still(env)
-    options = env.options(env.scenario(env.reset(KEY, params)[0], params), params)
+    options = env.options(env.situation(env.reset(KEY, params)[0], params), params)
     np.testing.assert_array_equal(options.edge_work[0, 1:], 0)
     np.testing.assert_array_equal(options.transmit_time[0, 1:], 0)
     *_, info = env.step(KEY, env.reset(KEY, params)[1], act([1, 2], [0.0, 0.0]), params)
@@ -135,7 +135,7 @@ def test_no_work_and_no_bits_remain_after_all_tasks_have_left(tmp_path: Path) ->
 def test_work_is_conserved_over_splits() -> None:
     for env_id in BANDITS:
         env, params = mec_jax.make(env_id)
-        options = env.options(env.scenario(env.reset(KEY, params)[0], params), params)
+        options = env.options(env.situation(env.reset(KEY, params)[0], params), params)
         speed = env.reset(KEY, params)[1].device_speed[:, None]
         total = options.local_time * speed + options.edge_work
         np.testing.assert_allclose(total, jnp.broadcast_to(total[:, :1], total.shape), rtol=1e-5)
@@ -189,7 +189,7 @@ def test_the_scenario_is_read_back_from_the_observation(env_id: str) -> None:
     observation, state = env.reset(key, params)
     action = env.action_space(params).sample(action_key)
     observation, state, *_ = env.step_env(key, state, action, params)
-    scenario = env.scenario(observation, params)
+    scenario = env.situation(observation, params)
     np.testing.assert_allclose(scenario.bandwidth, state.bandwidth, rtol=2e-6)
     np.testing.assert_allclose(scenario.edge_speed, state.edge_speed, rtol=2e-6)
     np.testing.assert_allclose(scenario.device_speed, state.device_speed, rtol=2e-6)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mec_jax
-from benchmarks import failures
+from benchmarks.robustness import failures
 from mec_jax.envs.neuron_allocation import NeuronAllocation, Params
 from mec_jax.physics.neuron_allocation import Devices, Pieces, finish_layer, piece_sizes
 from mec_jax.profiles.layers import layer_table
@@ -63,7 +63,7 @@ def write(folder: Path, content: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> NeuronAllocation:
-    return NeuronAllocation(write(tmp_path_factory.mktemp("tiny"), TINY), scenario="dynamic")
+    return NeuronAllocation(write(tmp_path_factory.mktemp("tiny"), TINY), conditions="dynamic")
 
 
 def random_rollout(env: NeuronAllocation, params: Params, key: Any, steps: int) -> Any:
@@ -193,7 +193,7 @@ def test_a_layer_that_is_not_active_submits_nothing_again() -> None:
 
 
 def test_a_thousand_random_failure_schedules_lose_and_double_no_piece() -> None:
-    """One in a hundred of those of `benchmarks/failures.py`, a tenth simulated event by event."""
+    """One in a hundred of those of `benchmarks.robustness.failures`, a tenth simulated event by event."""
     schedules = failures.random_schedules(NeuronAllocation(), 1000, seed=1)
     outcome = jax.jit(jax.vmap(failures.execute))(schedules)
     assert int(np.sum(outcome.reassigned)) > 300
@@ -351,7 +351,7 @@ def test_contexts_depend_on_the_key_and_not_on_actions(tiny: NeuronAllocation) -
 
 
 def test_contexts_change_at_the_declared_rates_and_stay_in_range() -> None:
-    env = NeuronAllocation(scenario="slots", num_devices=2000)
+    env = NeuronAllocation(conditions="slots", num_devices=2000)
     params = env.params(usage_change=0.25, bandwidth_change=0.5, failure_probability=0.1, leave_probability=0.2)
     first = env.first_context(KEY, params)
     after = env.next_context(jax.random.key(1), first, jnp.array(1), params)
@@ -383,7 +383,7 @@ def test_the_testbed_is_static_and_somebody_is_there_at_the_start() -> None:
 
 
 def test_slots_hold_the_strongest_devices_that_are_there(tmp_path: Path) -> None:
-    env = NeuronAllocation(write(tmp_path, TINY), scenario="slots", num_devices=20, num_slots=4)
+    env = NeuronAllocation(write(tmp_path, TINY), conditions="slots", num_devices=20, num_slots=4)
     params = env.params(device_speed=np.linspace(1e9, 3e9, 20))
     context = env.first_context(KEY, params)
     speed = np.where(context.present, (1 - context.usage) * params.device_speed, 0)
@@ -467,7 +467,7 @@ def test_equal_environments_are_one_to_jit() -> None:
     one, other = NeuronAllocation(), NeuronAllocation()
     assert one == other and hash(one) == hash(other)
     different = [
-        NeuronAllocation(scenario="dynamic"),
+        NeuronAllocation(conditions="dynamic"),
         NeuronAllocation(num_pieces=5),
         NeuronAllocation(num_devices=4),
         NeuronAllocation(num_devices=4, num_slots=3),
@@ -492,9 +492,9 @@ def test_gymnax_makes_it_and_samples_are_valid_actions(env_id: str) -> None:
 @pytest.mark.parametrize(
     ("static", "message"),
     [
-        ({"scenario": "testbeds"}, "unknown scenario 'testbeds': choose from testbed, dynamic, slots"),
+        ({"conditions": "testbeds"}, "unknown conditions 'testbeds': choose from testbed, dynamic, slots"),
         ({"network": "mobilenet"}, "can't read neuron table 'mobilenet'"),
-        ({"num_devices": 0}, "num_devices is 0: it must be a whole number > 0"),
+        ({"num_devices": 0}, "num_devices is 0: it must be a whole number of at least 1"),
         ({"num_pieces": 2.5}, "num_pieces is 2.5"),
         ({"num_slots": True}, "num_slots is True"),
         ({"num_slots": 4}, "4 slots for 3 devices"),

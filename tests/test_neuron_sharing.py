@@ -4,7 +4,6 @@ import heapq
 import itertools
 import json
 import math
-from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.robustness.failures import three_servers
 from mec_jax.envs.neuron_allocation import NeuronAllocation
 from mec_jax.envs.neuron_sharing import NeuronSharing, Params
-from mec_jax.evaluation import evaluation_keys, play_episodes
+from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.evaluation import solver_of
 from mec_jax.solvers import neuron_allocation as solvers_alone
 from mec_jax.solvers import neuron_sharing as solvers
-from mec_jax.solvers import solver_of
 
 KEY = jax.random.key(0)
 REQUESTERS, DEVICES, COUNTS = 3, 3, (6, 4, 6)
@@ -103,26 +103,8 @@ class Simulated(NamedTuple):
 
 
 def last_of(jobs: list[Job]) -> tuple[float, float]:
-    """When the last job starts to be computed, and when its result is back: three servers in a row."""
-    waiting: list[deque[int]] = [deque(), deque(), deque()]
-    serving = [False, False, False]
-    computed = now = 0.0
-    happen = [(job.released, place, -1) for place, job in enumerate(jobs)]
-    heapq.heapify(happen)
-    while happen:
-        now, place, server = heapq.heappop(happen)
-        if server >= 0:
-            serving[server] = False
-        if server < 2:
-            waiting[server + 1].append(place)
-        for free in range(3):
-            if not serving[free] and waiting[free]:
-                serving[free] = True
-                first = waiting[free].popleft()
-                if free == 1 and first == len(jobs) - 1:
-                    computed = now
-                heapq.heappush(happen, (now + jobs[first].durations[free], first, free))
-    return computed, now
+    """When the last job starts to be computed, and when its result is back."""
+    return three_servers([job.released for job in jobs], [job.durations for job in jobs])
 
 
 def simulate(env: NeuronSharing, one: Any, layers: list[Any], context: Any, actions: list[int]) -> Simulated:
@@ -393,7 +375,7 @@ def test_contexts_are_in_range_and_somebody_is_there() -> None:
     np.testing.assert_array_equal(context.failure == 0, ~context.present)
     failed = np.asarray(context.present & np.isfinite(context.failure))
     assert failed.sum() / context.present.sum() == pytest.approx(0.25, abs=0.04)
-    half = 0.5 * np.dot(env.table.neurons, env.table.neuron_flops) / float(params.reference_speed)
+    half = 0.5 * np.dot(env.network.neurons, env.network.neuron_flops) / float(params.reference_speed)
     assert 0.9 * half < np.asarray(context.failure)[failed].max() <= half
     assert 0.1 <= context.usage.min() < 0.12 and 0.68 < context.usage.max() <= 0.7
     assert context.bandwidth.min() >= 1e8 * 0.999 and context.bandwidth.max() <= 1e9 * 1.001
@@ -450,9 +432,9 @@ def test_the_situation_is_read_back_from_the_observation(tiny: NeuronSharing) ->
 def test_no_baseline_exceeds_the_bound(network: Path, numbers: Any) -> None:
     env = NeuronSharing(network, num_requesters=3, num_pieces=4)
     params = env.params(**numbers)
-    played = solvers.rulers(env, params, evaluation_keys(32))
+    played = solvers.rulers(env, params, evaluation_keys(32)).episodes
     assert list(played) == ["Random", "Average", "Least", "Shortest completion", "Lower bound"]
-    assert solver_of(env) is solvers
+    assert solver_of(env) is solvers.SOLVER
     bound = played.pop("Lower bound")
     for name, episodes in played.items():
         assert episodes.terminated.all()
@@ -559,7 +541,7 @@ def test_changing_numbers_compiles_nothing_anew(tiny: NeuronSharing) -> None:
 
 def test_equal_environments_are_one_to_jit(network: Path) -> None:
     one, other = NeuronSharing(), NeuronSharing()
-    assert one == other and hash(one) == hash(other) and one.name == "NeuronSharing-v0"
+    assert one == other and hash(one) == hash(other)
     assert solvers.baselines(one)["Least"] is solvers.baselines(other)["Least"]
     different = [
         NeuronSharing(num_requesters=3),
@@ -591,9 +573,9 @@ def test_a_choice_of_an_absent_device_falls_to_the_next(tiny: NeuronSharing) -> 
     ("static", "message"),
     [
         ({"network": "mobilenet"}, "can't read neuron table 'mobilenet'"),
-        ({"num_requesters": 0}, "num_requesters is 0: it must be a whole number > 0"),
+        ({"num_requesters": 0}, "num_requesters is 0: it must be a whole number of at least 1"),
         ({"num_requesters": True}, "num_requesters is True"),
-        ({"num_devices": 0}, "num_devices is 0: it must be a whole number > 0"),
+        ({"num_devices": 0}, "num_devices is 0: it must be a whole number of at least 1"),
         ({"num_pieces": 2.5}, "num_pieces is 2.5"),
     ],
 )

@@ -21,7 +21,7 @@ from gymnax.environments import environment
 from gymnax.wrappers import LegacyStepAPIWrapper, LogWrapper
 
 import mec_jax
-from benchmarks import precision, replay_traces, stress
+from benchmarks.robustness import precision, replay_traces, stress
 from mec_jax.envs.offloading import INPUT_BITS, MultiUEOffloading, OffloadAction, Params, State, poisson
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING
 from mec_jax.profiles import load_profile
@@ -82,8 +82,8 @@ def test_float32_repeats_each_recorded_frame(capsys: pytest.CaptureFixture[str])
 
 def test_float64_repeats_each_recorded_frame_from_the_command_line() -> None:
     """To 1e-9, with no difference in tasks, modes and ends."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "replay_traces.py"), str(TRACES), "--x64"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.parent)
+    command = [sys.executable, "-m", "benchmarks.robustness.replay_traces", str(TRACES), "--x64"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "207 of 207 frames agree within 1e-09" in done.stdout
 
@@ -174,7 +174,7 @@ def test_files_that_are_no_traces_are_one_clear_error(
 
 
 def test_float32_and_float64_play_the_random_policy_alike() -> None:
-    """One hundredth of benchmarks/precision.py: too few episodes to be within its limit for sure."""
+    """One hundredth of `benchmarks.robustness.precision`: too few episodes to be within its limit for sure."""
     result = precision.compare(100, num_ues=3, copies=2)
     assert result.low < precision.LIMIT and result.high > -precision.LIMIT
     assert result.high - result.low < 0.1
@@ -233,7 +233,7 @@ def test_a_step_within_an_episode_uses_no_key() -> None:
 
 @pytest.mark.parametrize("num_ues", [1, 2, 3, 4, 5])
 def test_random_and_extreme_actions_conserve_tasks_and_make_no_nan(num_ues: int) -> None:
-    """One hundredth of benchmarks/stress.py."""
+    """One hundredth of `benchmarks.robustness.stress`."""
     wrong, ended = stress.stress(num_ues, lanes=20, frames=100)
     assert wrong == {}
     assert ended > 100
@@ -265,7 +265,8 @@ def test_every_parameter_changes_without_recompiling() -> None:
     }
     for name in base.__dataclass_fields__:
         old = getattr(base, name)
-        params = base.replace(**{name: jnp.asarray(changed[name], old.dtype) if name in changed else old * 1.25})
+        new = changed[name] if name in changed else old * 1.25
+        params = base.replace(**{name: jnp.asarray(new, old.dtype) if isinstance(old, jax.Array) else new})
         with pytest.raises(AssertionError):  # it has an effect
             chex.assert_trees_all_close(play(params), want)
 
@@ -311,7 +312,8 @@ def test_no_number_is_weakly_typed() -> None:
     env = make()
     state = env.reset(KEY, env.default_params)[1]
     after = env.step(KEY, state, action(1), env.default_params)[1]
-    assert not any(x.weak_type for x in jax.tree.leaves((env.default_params, state, after)))
+    numbers = jax.tree.leaves((env.default_params.replace(max_steps_in_episode=jnp.array(1, jnp.int32)), state, after))
+    assert not any(x.weak_type for x in numbers)
 
 
 # --- Closed forms ---

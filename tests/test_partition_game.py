@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mec_jax import make
 from mec_jax.envs.partition_game import Params, PartitionGame
 from mec_jax.interop.partition_game import PartitionGameAgents
 from mec_jax.physics.partition_game import (
@@ -460,15 +461,15 @@ def test_numbers_can_be_swept_without_compiling_again(tiny: PartitionGame) -> No
 def test_equal_environments_are_equal() -> None:
     assert PartitionGame() == PartitionGame() and hash(PartitionGame()) == hash(PartitionGame())
     assert PartitionGame() != PartitionGame(num_devices=4) != PartitionGame("vgg16", num_devices=4)
-    assert PartitionGame().name == "PartitionGame-v0"
+    assert make("PartitionGame-v0")[0].name == "PartitionGame-v0"
 
 
 def test_wrong_arguments_are_refused(tiny: PartitionGame) -> None:
     for static in ({"num_devices": 0}, {"num_kinds": 2.5}, {"num_devices": True}):
-        with pytest.raises(ValueError, match="must be a whole number > 0"):
+        with pytest.raises(ValueError, match="must be a whole number of at least 1"):
             PartitionGame(**static)
     for numbers, message in (
-        ({"speed": 1.0}, "no parameter speed: choose from"),
+        ({"speed": 1.0}, "no parameter speed: .*choose from"),
         ({"device_speed": [1.0, 2.0]}, r"device_speed has shape \(2,\): it must fit \(3,\)"),
         ({"compute_capacity": 0}, "compute_capacity is 0"),
         ({"leave_probability": 1.5}, "leave_probability is 1.5"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import c_loop, reference_loop
+from benchmarks.speed import c_loop, reference_loop
 
 TRACES = Path(__file__).parent / "data" / "offloading_reference.npz"
 EPISODES = ("00", "01", "02", "03")

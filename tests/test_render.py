@@ -20,15 +20,15 @@ from rich.console import Console
 import mec_jax
 from algos import cli, export, mahppo, runs
 from algos.runs import RunConfig
-from mec_jax import render
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
-from mec_jax.evaluation import Episodes, Policy, play_episode
+from mec_jax.episodes import Episodes, Policy, play_episode
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING
 from mec_jax.physics.radio import interference, path_gain, uplink_rate
 from mec_jax.policy import load_policy, save_policy
 from mec_jax.render import Recording, animate_episode, draw_episode, record_episode, write_episode
+from mec_jax.render import offloading as chart
 from mec_jax.solvers import offloading
-from mec_jax.solvers.offloading import baselines
+from mec_jax.solvers.offloading.policies import baselines
 
 KEY = jax.random.key(7)
 ENV: MultiUEOffloading = mec_jax.make("MultiUEOffloading-v0", num_ues=3)[0]
@@ -144,7 +144,7 @@ def test_episodes_that_are_cut_off_end_with_tasks_in_hand() -> None:
 
 
 def test_other_environments_and_misshapen_actions_are_one_clear_error() -> None:
-    with pytest.raises(ValueError, match="Pendulum cannot be drawn: only MultiUEOffloading-v0"):
+    with pytest.raises(ValueError, match="Pendulum cannot be drawn: only a MultiUEOffloading can"):
         record_episode(SimpleNamespace(name="Pendulum"), PARAMS, mixed, MIXED, KEY)  # type: ignore[arg-type]
     wide = jax.tree.map(lambda x: jnp.append(x, x[:1]), MIXED)
     with pytest.raises(ValueError, match=r"action of shapes .*\(4,\)"):
@@ -226,7 +226,7 @@ def test_gif_moves_through_time(interfering: Recording, tmp_path: Path) -> None:
     animate_episode(interfering, path, (0, 3), pictures_per_frame=1, dpi=20)
     with Image.open(path) as gif:
         pictures = [np.asarray(picture.convert("RGB")) for picture in ImageSequence.Iterator(gif)]
-    shown = render._legible_frames(interfering, 0)
+    shown = chart._legible_frames(interfering, 0)
     assert len(pictures) == 4 - min(shown, 3) > 1
     assert all((one != other).any() for one, other in itertools.pairwise(pictures))
     animate_episode(interfering, path, max_pictures=2, dpi=20)
@@ -305,7 +305,7 @@ def test_baselines_are_drawn(name: str, tmp_path: Path, capsys: pytest.CaptureFi
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Any, Path]:
     """A run's configuration, its actors as they are before training, and its exported policy."""
     config = mahppo.Config(trunk=(8,), head=8, critic=(8,))
-    hparams = mahppo.PRESETS["fast"][1]
+    hparams = mahppo.presets["fast"][1]
     static = {"num_ues": 2, "num_channels": 2, "profile": "resnet18"}
     run = RunConfig("mahppo", "MultiUEOffloading-v0", static, {"beta": 0.3}, "fast", 3, config, hparams)
     env, params = run.make_env()
@@ -320,7 +320,7 @@ def test_trained_policies_are_drawn_from_run_and_file_alike(
 ) -> None:
     run, actors, file = trained
     drawn = []
-    monkeypatch.setattr(render, "write_episode", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(chart.OffloadingChart, "write", staticmethod(lambda *arguments: drawn.append(arguments)))
     monkeypatch.setattr(runs, "load_run", lambda path: (run, SimpleNamespace(actors=actors)))
     for path in (file.parent, file):
         for options in ((), ("--seed", "1"), ("--deterministic",), ("--params", "path_loss", "2.5")):

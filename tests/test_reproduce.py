@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from algos.mahppo import Config, HParams
-from benchmarks.reproduce import experiments, mahppo, mahppo_claims, verdicts
-from benchmarks.reproduce.experiments import CoderSpeeds, Policies, Rulers, Scenario, Surrogate, Training
-from benchmarks.reproduce.verdicts import Results, Status
+from benchmarks.harness import experiments, verdicts
+from benchmarks.harness.experiments import Results
+from benchmarks.harness.verdicts import Status
+from benchmarks.reproduce.mahppo import claims, page, theorem
+from benchmarks.reproduce.mahppo import experiments as runs
+from benchmarks.reproduce.mahppo import plan as plans
+from benchmarks.reproduce.mahppo.experiments import CoderSpeeds, Policies, Rulers, Scenario, Surrogate, Training
 from mec_jax.profiles import load_profile
 
 TINY = Training(
@@ -25,7 +29,7 @@ SEEDS, CHUNKS = 5, 20
 
 
 def test_an_experiment_is_measured_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiments, "EVALUATION_EPISODES", 2)  # few lanes compile faster
+    monkeypatch.setattr(runs, "EVALUATION_EPISODES", 2)  # few lanes compile faster
     experiments.measure_all([TINY], tmp_path, jobs=1)
     file = experiments.result_file(tmp_path, "tiny")
     results, before = Results.load(tmp_path), file.stat().st_mtime_ns
@@ -92,8 +96,8 @@ def test_greater_together_and_of_surrogate():
     assert verdicts.together({"a": holds, "b": holds}).status == Status.HOLDS
     assert verdicts.together({"a": fails, "b": fails}).status == Status.FAILS
     assert verdicts.together({"a": fails, "b": holds}).status == Status.ONLY_WHEN
-    assert verdicts.of_surrogate(holds).status == Status.ONLY_WHEN
-    assert verdicts.of_surrogate(fails).status == Status.NOT_PUBLIC
+    assert claims.of_surrogate(holds).status == Status.ONLY_WHEN
+    assert claims.of_surrogate(fails).status == Status.NOT_PUBLIC
 
 
 def test_converged_settling_and_reaching():
@@ -109,10 +113,10 @@ def test_converged_settling_and_reaching():
 
 
 def test_wrong_order():
-    assert mahppo_claims.wrong_order(np.array([1, 2, 3.0]), np.array([1, 2, 3.0])) == 0
-    assert mahppo_claims.wrong_order(np.array([1, 2, 3.0]), np.array([2, 1, 3.0])) == pytest.approx(1 / 3)
-    assert mahppo_claims.wrong_order(np.array([1, 1.0]), np.array([2, 1.0])) == 0  # the proxy says nothing
-    assert math.isclose(mahppo_claims.wrong_order(np.array([1, 2.0]), np.array([2, 1.0]), np.eye(2, dtype=bool)), 0)
+    assert theorem.wrong_order(np.array([1, 2, 3.0]), np.array([1, 2, 3.0])) == 0
+    assert theorem.wrong_order(np.array([1, 2, 3.0]), np.array([2, 1, 3.0])) == pytest.approx(1 / 3)
+    assert theorem.wrong_order(np.array([1, 1.0]), np.array([2, 1.0])) == 0  # the proxy says nothing
+    assert math.isclose(theorem.wrong_order(np.array([1, 2.0]), np.array([2, 1.0]), np.eye(2, dtype=bool)), 0)
 
 
 # The page
@@ -177,7 +181,7 @@ def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     machine = {"cpu": "abacus", "cores": 1, "device": "cpu", "python": "3"}
     machine |= dict.fromkeys(("mec-jax", "jax", "jaxlib", "flax"), "1")
-    for experiment in [one for several in mahppo.plan(9_999, SEEDS, (3, 5, 10)).values() for one in several]:
+    for experiment in [one for several in plans.plan(9_999, SEEDS, (3, 5, 10)).values() for one in several]:
         content = {"experiment": experiments.description(experiment), "machine": machine, "wall_s": 9.0}
         file = experiments.result_file(folder, experiment.name)
         file.parent.mkdir(exist_ok=True)
@@ -186,19 +190,19 @@ def measured(tmp_path_factory):
 
 
 def test_the_page_has_all_figures_and_verdicts(measured, capsys):
-    mahppo.main(["--frames", "9999", "--ues", "3", "5", "10", "--out", str(measured)])
+    page.main(["--frames", "9999", "--ues", "3", "5", "10", "--out", str(measured)])
     assert capsys.readouterr().out.startswith("0 experiments to run")  # all are there with these settings
-    page = (measured / "README.md").read_text()
-    for name in mahppo.TITLES:
+    text = (measured / "README.md").read_text()
+    for name in page.TITLES:
         assert (measured / f"{name}.png").stat().st_size > 10_000
-        assert f"({name}.png)" in page
-    assert "not run" not in page and "of another command" not in page and "nan" not in page
-    assert page.count("\n| ") >= len(mahppo_claims.CLAIMS)
+        assert f"({name}.png)" in text
+    assert "not run" not in text and "of another command" not in text and "nan" not in text
+    assert text.count("\n| ") >= len(claims.CLAIMS)
 
 
 def test_made_up_data_get_the_verdicts_they_were_made_for(measured):
     results = Results.load(measured)
-    statuses = {claim.words: claim.verdict(results).status for claim in mahppo_claims.CLAIMS}
+    statuses = {claim.words: claim.verdict(results).status for claim in claims.CLAIMS}
     assert statuses["Latency rises with beta"] == Status.HOLDS
     assert statuses["Energy falls as beta rises"] == Status.HOLDS
     assert statuses["Below 0.1, beta matters little"] == Status.HOLDS
@@ -221,36 +225,36 @@ def test_made_up_data_get_the_verdicts_they_were_made_for(measured):
     ],
 )
 def test_the_savings_are_told_with_both_denominators(measured, monkeypatch, latency, energy, status, words):
-    monkeypatch.setattr(mahppo_claims, "known_costs", lambda profile, n: None)
+    monkeypatch.setattr(claims, "known_costs", lambda profile, n: None)
     results = Results.load(measured)
     final = results["mahppo_resnet18_n3"]["final"]
     final["latency"], final["energy"] = [[latency] * SEEDS], [[energy] * SEEDS]
-    verdict = mahppo_claims.fig11_savings(results)
+    verdict = claims.fig11_savings(results)
     assert verdict.status == status and words in verdict.text
 
 
 def test_the_savings_count_the_best_known_plan(measured, monkeypatch):
     results = Results.load(measured)
-    monkeypatch.setattr(mahppo_claims, "known_costs", lambda profile, n: {"latency": 0.020, "energy": 0.023})
-    verdict = mahppo_claims.fig11_savings(results)
+    monkeypatch.setattr(claims, "known_costs", lambda profile, n: {"latency": 0.020, "energy": 0.023})
+    verdict = claims.fig11_savings(results)
     assert verdict.status == Status.ONLY_WHEN and verdict.text.startswith("one counts: best known plan.")
 
 
 def test_missing_results_are_named(measured):
     results = Results.load(measured)
     del results["jalad_resnet18_n5"]
-    verdict = mahppo_claims.CLAIMS[0].verdict(results)
+    verdict = claims.CLAIMS[0].verdict(results)
     assert verdict == verdicts.Verdict(Status.NOT_RUN, "lacks jalad_resnet18_n5")
 
 
 def test_plan_shares_experiments_between_figures():
-    figures = mahppo.plan(100_000, 5, (3, 5))
+    figures = plans.plan(100_000, 5, (3, 5))
     by_name: dict[str, experiments.Experiment] = {}
     for several in figures.values():
         for experiment in several:
             assert by_name.setdefault(experiment.name, experiment) == experiment
     assert isinstance(by_name["rulers_beta"], Rulers)
-    memories = [by_name[f"memory_{memory}"] for memory in mahppo.MEMORIES]
-    for memory, training in zip(mahppo.MEMORIES, memories, strict=True):
+    memories = [by_name[f"memory_{memory}"] for memory in plans.MEMORIES]
+    for memory, training in zip(plans.MEMORIES, memories, strict=True):
         assert isinstance(training, Training)
         assert training.config.num_envs * training.config.rollout == memory

@@ -9,28 +9,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.reproduce import coknight
-from benchmarks.reproduce.coknight import (
+from benchmarks.harness.verdicts import Status
+from benchmarks.reproduce.coknight import data, figures, page, partition, partition_claims, timeline, timeline_claims
+from benchmarks.reproduce.coknight.data import NUM_CUTS
+from benchmarks.reproduce.coknight.partition import (
     BY_DENSITY,
     BY_UTILITY,
     DEFP,
     ELASTIC,
-    FITTED,
     FIXED,
     IGREEDY,
     MILP,
     NASH,
-    NUM_CUTS,
-    V100,
-    Curves,
+    OWN_SPEEDS,
     Times,
-    World,
 )
-from benchmarks.reproduce.verdicts import Status
+from benchmarks.reproduce.coknight.timeline import FITTED, V100, Curves, World
 from mec_jax.physics.partition_game import is_feasible
+from tests.patching import set_everywhere
 
-ROWS = len(coknight.NETWORKS) + len(coknight.BANDWIDTHS)
-N = np.arange(1, coknight.MOST_ACTORS + 1)
+ROWS = len(timeline.NETWORKS) + len(timeline.BANDWIDTHS)
+N = np.arange(1, timeline.MOST_ACTORS + 1)
 SIZES = (8, 16, 32)
 TIMES = Times((8, 16, 32), np.array([1.0, 4.0, 16.0]), (5, 10, 20), np.array([1.0, 2.0, 4.0]))
 
@@ -109,16 +108,16 @@ LATE = np.where(N < 36, 0.9, 1.2) * 100
     ],
 )
 def test_verdicts_follow_the_timelines(claim_id: str, curves: Any, expected: Status) -> None:
-    claim = next(claim for claim in coknight.TIMELINE_CLAIMS if claim.id == claim_id)
+    claim = next(claim for claim in timeline_claims.TIMELINE_CLAIMS if claim.id == claim_id)
     verdict = claim.judge(world(**curves))
     assert verdict.status is expected, verdict.text
 
 
-def table(**changes: Any) -> coknight.Reductions:
+def table(**changes: Any) -> partition.Reductions:
     """Every algorithm as good as the optimum, but for `name__metric=value` or `name__metric__server=value`."""
     names = {"milp": MILP, "defp": DEFP, "igreedy": IGREEDY, "density": BY_DENSITY, "utility": BY_UTILITY, "nash": NASH}
     found = {
-        server: {name: {m: np.full((len(SIZES), 2), 1.0) for m in coknight.METRICS} for name in names.values()}
+        server: {name: {m: np.full((len(SIZES), 2), 1.0) for m in partition.METRICS} for name in names.values()}
         for server in (ELASTIC, FIXED)
     }
     for key, value in changes.items():
@@ -160,16 +159,16 @@ ALL_LOCAL = {
     ],
 )
 def test_verdicts_follow_the_partitions(claim_id: str, changes: Any, expected: Status) -> None:
-    claim = next(claim for claim in coknight.PARTITION_CLAIMS if claim.id == claim_id)
+    claim = next(claim for claim in partition_claims.PARTITION_CLAIMS if claim.id == claim_id)
     verdict = claim.judge(table(**changes), SIZES, TIMES)
     assert verdict.status is expected, verdict.text
 
 
 def test_cubic_growth_is_no_quadratic_one() -> None:
-    claim = next(claim for claim in coknight.PARTITION_CLAIMS if claim.id == "P8")
+    claim = next(claim for claim in partition_claims.PARTITION_CLAIMS if claim.id == "P8")
     cubic = TIMES._replace(by_size=np.array(TIMES.sizes, float) ** 3)
     assert claim.judge(table(), SIZES, cubic).status is Status.FAILS
-    np.testing.assert_allclose(coknight.power(TIMES.sizes, TIMES.by_size), 2)
+    np.testing.assert_allclose(partition_claims.power(TIMES.sizes, TIMES.by_size), 2)
 
 
 @pytest.mark.parametrize(
@@ -183,57 +182,55 @@ def test_cubic_growth_is_no_quadratic_one() -> None:
     ],
 )
 def test_a_crossing_is_for_good(ours: list[float], expected: int | None) -> None:
-    assert coknight.crossing(np.array([1.0, 2, 3, 4]), np.array(ours, float)) == expected
+    assert timeline.crossing(np.array([1.0, 2, 3, 4]), np.array(ours, float)) == expected
 
 
 def test_the_timeline_is_fitted_to_what_it_says() -> None:
-    found = coknight.measure({})
+    found = timeline.measure({})
     fast = found.at(V100, "100 Mbit/s")
-    np.testing.assert_allclose(
-        found.at(FITTED, "100 Mbit/s").edge_use[0, coknight.ACTORS - 1], coknight.NEEDED_USE, rtol=0.01
-    )
-    impala = fast.traffic[NUM_CUTS, coknight.ACTORS - 1]  # f_d is fitted as if nothing else took time
-    np.testing.assert_allclose(impala, coknight.LOGS["IMPALA"], rtol=0.05)
-    assert (fast.traffic <= coknight.FAST_ETHERNET / 8 / coknight.MIB * (1 + 1e-5)).all()
-    bits = np.array(coknight.TABLE.bits) + coknight.TRAJECTORY_BITS
+    np.testing.assert_allclose(found.at(FITTED, "100 Mbit/s").edge_use[0, data.ACTORS - 1], data.NEEDED_USE, rtol=0.01)
+    impala = fast.traffic[NUM_CUTS, data.ACTORS - 1]  # f_d is fitted as if nothing else took time
+    np.testing.assert_allclose(impala, data.LOGS["IMPALA"], rtol=0.05)
+    assert (fast.traffic <= data.FAST_ETHERNET / 8 / data.MIB * (1 + 1e-5)).all()
+    bits = np.array(data.TABLE.bits) + data.TRAJECTORY_BITS
     np.testing.assert_allclose(fast.throughput[3, -1], fast.throughput[1, -1] * bits[1] / bits[3], rtol=1e-3)  # full
     assert (np.diff(found.fig10(V100), axis=1) <= 1e-3).all(), "less bandwidth makes no one faster"
-    even = coknight.measure({"even": 1})
+    even = timeline.measure({"even": 1})
     uses = even.at(FITTED, "1 Gbit/s").edge_use / even.at(FITTED, "1 Gbit/s").throughput
     np.testing.assert_allclose(uses[3], uses[0], rtol=1e-3)
 
 
 def test_batches_steady_service_and_small_frames_change_what_they_should() -> None:
-    plain, batched = coknight.measure({}), coknight.measure({"batch": 8, "shared": 0.5})
+    plain, batched = timeline.measure({}), timeline.measure({"batch": 8, "shared": 0.5})
     at = "1 Gbit/s"
     assert (batched.at(V100, at).throughput[0, 20:] > plain.at(V100, at).throughput[0, 20:]).all()
-    steady = coknight.measure({"steady": 1})
+    steady = timeline.measure({"steady": 1})
     assert (steady.at(V100, at).throughput >= plain.at(V100, at).throughput * (1 - 1e-5)).all()
-    small = coknight.measure({"pixel_bytes": 1})
+    small = timeline.measure({"pixel_bytes": 1})
     assert small.at(V100, "100 Mbit/s").throughput[0, -1] > 2 * plain.at(V100, "100 Mbit/s").throughput[0, -1]
     np.testing.assert_allclose(small.at(V100, at).throughput[4], plain.at(V100, at).throughput[4], rtol=1e-5)
 
 
 def test_crossings_of_the_map_are_those_of_the_timeline() -> None:
-    found = coknight.measure({}).at(V100, "1 Gbit/s").throughput
-    edge_time = coknight.WORK / coknight.V100_SPEED
-    place = coknight.crossing_map(4, np.array([edge_time]), np.array([coknight.DEVICE_SPEED]))
-    assert place[0, 0] == coknight.crossing(found[0], found[4])
+    found = timeline.measure({}).at(V100, "1 Gbit/s").throughput
+    edge_time = data.WORK / data.V100_SPEED
+    place = timeline.crossing_map(4, np.array([edge_time]), np.array([data.DEVICE_SPEED]))
+    assert place[0, 0] == timeline.crossing(found[0], found[4])
 
 
 def test_measures_of_an_allocation() -> None:
     gains = np.array([[3.0, 1, 0], [5, 4, 0], [2, 2, 0], [9, 9, 0]])
-    found = coknight.measures(gains, np.array([0, 1, 2, 2]))
+    found = partition.measures(gains, np.array([0, 1, 2, 2]))
     assert found == {"reduction": 7 / 4, "var_cut": 0.6875, "var_utility": np.var([3, 4, 0, 0]), "local": 0.5}
 
 
 def test_a_game_has_the_times_and_capacities_that_the_page_says() -> None:
     speeds = jnp.array([1e9, 1e10])
-    numbers = coknight.game_numbers({})
-    elastic, fixed = (coknight.game(speeds, jnp.array(x), numbers) for x in (True, False))
-    local = coknight.WORK / np.array([1e9, 1e10])
-    bits = 8 * (4 * coknight.PIXELS) + coknight.TABLE.bits[-1]
-    edge = coknight.WORK / coknight.V100_SPEED + bits / coknight.FAST_ETHERNET
+    numbers = partition.game_numbers({})
+    elastic, fixed = (partition.game(speeds, jnp.array(x), numbers) for x in (True, False))
+    local = data.WORK / np.array([1e9, 1e10])
+    bits = 8 * (4 * data.PIXELS) + data.TABLE.bits[-1]
+    edge = data.WORK / data.V100_SPEED + bits / data.FAST_ETHERNET
     np.testing.assert_allclose(elastic.utility[:, 0], local - edge, rtol=1e-4)
     everyone = jnp.ones(2, bool)
     one, both = jnp.array([0, NUM_CUTS]), jnp.array([0, 0])  # half an inference each: one of two can be at the edge
@@ -243,40 +240,46 @@ def test_a_game_has_the_times_and_capacities_that_the_page_says() -> None:
 
 def test_partitions_keep_below_the_optimum_and_within_capacity() -> None:
     rows = [{}, {"compute": 0.25, "bandwidth": 0.25}]
-    tables = coknight.partitions(rows, (8,), 2)
+    tables = partition.partitions(rows, (8,), 2)
     assert (tables[1][ELASTIC][MILP]["reduction"] < tables[0][ELASTIC][MILP]["reduction"]).all(), "half the capacity"
     for found in tables:
         for server in found.values():
             for name, values in server.items():
                 assert (values["reduction"] <= server[MILP]["reduction"] * (1 + 1e-5)).all(), name
                 assert ((values["local"] >= 0) & (values["local"] <= 1)).all()
-    speeds = jnp.asarray(coknight.DEVICE_SPEEDS)[jnp.arange(8) % 3]
-    one = coknight.game(speeds, jnp.array(True), coknight.game_numbers({}))
-    random = jax.jit(coknight.random_cuts)
+    speeds = jnp.asarray(partition.DEVICE_SPEEDS)[jnp.arange(8) % 3]
+    one = partition.game(speeds, jnp.array(True), partition.game_numbers({}))
+    random = jax.jit(partition.random_cuts)
     cuts = [np.asarray(random(one, key).cut) for key in jax.random.split(jax.random.key(0), 5)]
     assert all(is_feasible(one, jnp.asarray(cut), jnp.ones(8, bool)) for cut in cuts)
     assert len({cut.tobytes() for cut in cuts}) > 1
 
 
 def test_the_page_is_written_from_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(coknight, "SENSITIVITY", {"defaults": {}, "f_d = 10 GFLOP/s": {"device_speed": 1e10}})
-    monkeypatch.setattr(coknight, "GAMES", {"defaults": {}, coknight.OWN_SPEEDS: {"own_speeds": 1}})
-    for name, value in {"SIZES": (4, 8), "DRAWS": 2, "SIZES_TIMED": (2, 3, 4), "CUTS_TIMED": (2, 3, 4)}.items():
-        monkeypatch.setattr(coknight, name, value)
-    monkeypatch.setattr(coknight, "DEVICES_TIMED", 4)
-    monkeypatch.setattr(coknight, "REPEATS", 1)
-    monkeypatch.setattr(coknight, "EDGE_TIMES", coknight.EDGE_TIMES[::15])
-    monkeypatch.setattr(coknight, "SPEEDS", coknight.SPEEDS[::15])
-    coknight.main(["--out", str(tmp_path)])
-    page = (tmp_path / "README.md").read_text()
+    set_everywhere(
+        monkeypatch,
+        "benchmarks.reproduce.coknight",
+        SENSITIVITY={"defaults": {}, "f_d = 10 GFLOP/s": {"device_speed": 1e10}},
+        GAMES={"defaults": {}, OWN_SPEEDS: {"own_speeds": 1}},
+        SIZES=(4, 8),
+        DRAWS=2,
+        SIZES_TIMED=(2, 3, 4),
+        CUTS_TIMED=(2, 3, 4),
+        DEVICES_TIMED=4,
+        REPEATS=1,
+        EDGE_TIMES=figures.EDGE_TIMES[::15],
+        SPEEDS=figures.SPEEDS[::15],
+    )
+    page.main(["--out", str(tmp_path)])
+    text = (tmp_path / "README.md").read_text()
     for name in ("fig9", "fig10", "fig11", "fig12"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-        assert f"({name}.png)" in page
-    for claim in (*coknight.TIMELINE_CLAIMS, *coknight.PARTITION_CLAIMS):
-        assert f"| {claim.id} | {claim.words} | **" in page
-    assert "Fig. 8, the convergence of the three frameworks with V-trace, is not reproduced here." in page
+        assert f"({name}.png)" in text
+    for claim in (*timeline_claims.TIMELINE_CLAIMS, *partition_claims.PARTITION_CLAIMS):
+        assert f"| {claim.id} | {claim.words} | **" in text
+    assert "Fig. 8, the convergence of the three frameworks with V-trace, is not reproduced here." in text
     content = json.loads((tmp_path / "data.json").read_text())
     assert np.shape(content["throughput"][V100]) == (3, NUM_CUTS + 1, len(content["actors"]))
-    assert np.shape(content["fig12"][coknight.OWN_SPEEDS][ELASTIC][DEFP]["reduction"]) == (2, 2)
-    assert page.count("| f_d = 10 GFLOP/s |") == 1 and page.count(f"| {coknight.OWN_SPEEDS} |") == 1
-    assert f"{content['throughput'][V100][0][0][4]:.1f} / " in page  # Seed-RL with 12 actors, in the table of cuts
+    assert np.shape(content["fig12"][OWN_SPEEDS][ELASTIC][DEFP]["reduction"]) == (2, 2)
+    assert text.count("| f_d = 10 GFLOP/s |") == 1 and text.count(f"| {OWN_SPEEDS} |") == 1
+    assert f"{content['throughput'][V100][0][0][4]:.1f} / " in text  # Seed-RL with 12 actors, in the table of cuts

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from algos import drl_es
-from benchmarks import failures
-from benchmarks.reproduce import decolla, decolla_learning
-from benchmarks.reproduce import decolla_systems as systems
-from benchmarks.reproduce.decolla_learning import DRL, ES, Curves
-from benchmarks.reproduce.decolla_systems import (
+from benchmarks.harness.verdicts import Status, Verdict
+from benchmarks.reproduce.decolla import claims, learning, page, panels, systems
+from benchmarks.reproduce.decolla.learning import DRL, ES, Curves
+from benchmarks.reproduce.decolla.systems import (
     DECOLLA,
     HIERARCHICAL,
     MOBILE,
@@ -25,16 +24,17 @@ from benchmarks.reproduce.decolla_systems import (
     Parts,
     Reading,
 )
-from benchmarks.reproduce.verdicts import Status, Verdict
+from benchmarks.robustness import failures
 from mec_jax.envs.neuron_allocation import NeuronAllocation
-from mec_jax.evaluation import evaluation_keys
+from mec_jax.episodes import evaluation_keys
 from mec_jax.physics.neuron_allocation import Devices
 from mec_jax.profiles.neurons import load_neuron_table
 from mec_jax.solvers import neuron_allocation as solvers
+from tests.patching import set_everywhere
 
 ENV = NeuronAllocation()
-PAPER = decolla.READINGS["32 bit, 20 Mbit/s"]
-FAST = decolla.READINGS["8 bit, 1 Gbit/s"]
+PAPER = panels.READINGS["32 bit, 20 Mbit/s"]
+FAST = panels.READINGS["8 bit, 1 Gbit/s"]
 THREE = Parts(np.array([4.0, 2.0, 6.0]), np.array([7.0, 3.0, 8.0]), np.array([3.0, 8.0, 1.0]))
 
 
@@ -58,7 +58,7 @@ def test_decolla_takes_what_the_solver_says() -> None:
         params = ENV.params(usage_low=0, usage_high=0, device_speed=speed[run], **links)
         assert found.latency[run] == pytest.approx(solvers.intra_layer(ENV, params, evaluation_keys(1))[0], rel=1e-4)
         # All the work is done once.
-        work = np.dot(ENV.table.neurons, ENV.table.neuron_flops)
+        work = np.dot(ENV.network.neurons, ENV.network.neuron_flops)
         assert np.dot(found.busy[run], speed[run]) == pytest.approx(work, rel=1e-5)
     assert found.piece_time.shape == (2, 53, 6)
     assert found.piece_time.max(2).sum(1) == pytest.approx(found.latency, rel=1e-5)
@@ -160,7 +160,7 @@ def test_use_that_is_uneven_has_variance() -> None:
 
 def made_up() -> dict[str, Any]:
     """Panels as the paper describes them."""
-    bandwidth, usage = np.array(decolla.BANDWIDTHS, float), np.array(decolla.USAGES)
+    bandwidth, usage = np.array(panels.BANDWIDTHS, float), np.array(panels.USAGES)
     level = {MOBILE: 4.0, PARTITION: 0.5, HIERARCHICAL: 3.0, DECOLLA: 1.0}
     falling = 10 / bandwidth
     panel = {
@@ -187,7 +187,7 @@ def made_up() -> dict[str, Any]:
         name: {metric: factor * (1 + usage[:, None]) * runs for metric in ("processing", "waiting")}
         for name, factor in ((HIERARCHICAL, 3.0), (REPLANNED, 2.0), (DECOLLA, 1.0))
     }
-    trials = np.ones((len(decolla.KAPPAS), 4))
+    trials = np.ones((len(panels.KAPPAS), 4))
     failure: dict[str, Any] = {
         lost: {HIERARCHICAL: 3 * trials, DECOLLA: trials, "interrupted": np.array([True, True, False, True])}
         for lost in ("1", "2")
@@ -208,11 +208,11 @@ def made_up() -> dict[str, Any]:
 
 
 def status(claim_id: str, panels: Any) -> Status:
-    claim = next(claim for claims in decolla.CLAIMS.values() for claim in claims if claim.id == claim_id)
+    claim = next(claim for several in claims.CLAIMS.values() for claim in several if claim.id == claim_id)
     return claim.judge(panels).status
 
 
-IDS = [claim.id for claims in decolla.CLAIMS.values() for claim in claims]
+IDS = [claim.id for several in claims.CLAIMS.values() for claim in several]
 
 
 @pytest.mark.parametrize("claim_id", IDS)
@@ -268,8 +268,8 @@ def test_a_curve_between_the_devices_and_an_idle_one_is_not_balance() -> None:
 
 def test_readings_with_the_same_result_are_named_together() -> None:
     same, other = Verdict(Status.HOLDS, "1 s"), Verdict(Status.FAILS, "2 s")
-    assert decolla.in_readings({"a": same, "b": same}) == same
-    found = decolla.in_readings({"a": same, "b": other, "c": same})
+    assert claims.in_readings({"a": same, "b": same}) == same
+    found = claims.in_readings({"a": same, "b": other, "c": same})
     assert found.status is Status.ONLY_WHEN and '"a" and "c"' in found.text
 
 
@@ -290,40 +290,40 @@ def curves(es: Any, drl: Any) -> Curves:
 
 def test_convergence_is_judged_by_iterations_and_by_frames() -> None:
     one = curves([1.2, 1.01, 1.0, 1.0], [1.2, 1.1, 1.01, 1.0])
-    np.testing.assert_array_equal(decolla_learning.until_near(one, ES, one.iterations), [20, 20, 20])
-    np.testing.assert_array_equal(decolla_learning.until_near(one, DRL, one.frames), [30, 30, 30])
-    assert decolla_learning.faster(one, "iterations").status is Status.HOLDS
-    assert decolla_learning.faster(one, "frames").status is Status.FAILS
+    np.testing.assert_array_equal(learning.until_near(one, ES, one.iterations), [20, 20, 20])
+    np.testing.assert_array_equal(learning.until_near(one, DRL, one.frames), [30, 30, 30])
+    assert learning.faster(one, "iterations").status is Status.HOLDS
+    assert learning.faster(one, "frames").status is Status.FAILS
     never = curves([1.2] * 4, [1.2] * 4)
-    assert np.isinf(decolla_learning.until_near(never, ES, never.frames)).all()
-    assert decolla_learning.faster(never, "frames").status is Status.FAILS
+    assert np.isinf(learning.until_near(never, ES, never.frames)).all()
+    assert learning.faster(never, "frames").status is Status.FAILS
 
 
 def test_ends_are_compared_over_seeds() -> None:
     better = curves([1.2, 1.0, 1.0, 1.0], [1.2, 1.1, 1.1, 1.1])
-    assert decolla_learning.ends_better(better, "iterations").status is Status.HOLDS
-    assert "difference -0.1000 to -0.1000" in decolla_learning.ends_better(better, "iterations").text
+    assert learning.ends_better(better, "iterations").status is Status.HOLDS
+    assert "difference -0.1000 to -0.1000" in learning.ends_better(better, "iterations").text
     # After the 40 frames of DRL, DRL-ES had come to its second evaluation.
     late = curves([1.5, 1.5, 1.0, 1.0], [1.2, 1.1, 1.1, 1.1])
-    assert decolla_learning.ends_better(late, "iterations").status is Status.FAILS
-    assert decolla_learning.ends_better(late, "frames").status is Status.FAILS
+    assert learning.ends_better(late, "iterations").status is Status.FAILS
+    assert learning.ends_better(late, "frames").status is Status.FAILS
     even = curves([1.0] * 4, [1.0] * 4)
-    assert decolla_learning.ends_better(even, "frames").text.startswith("no difference")
+    assert learning.ends_better(even, "frames").text.startswith("no difference")
 
 
 def test_learned_slowdowns_are_set_against_the_rulers() -> None:
     good, bad = curves([1.04] * 4, [1.05] * 4), curves([1.06] * 4, [1.2] * 4)
-    assert decolla_learning.beats_baselines(good).status is Status.HOLDS
-    assert decolla_learning.beats_baselines(bad).status is Status.FAILS
-    assert decolla_learning.near_the_greedy(good).status is Status.HOLDS
-    assert decolla_learning.near_the_greedy(bad).status is Status.FAILS
-    assert "worst seed +4.10%" in decolla_learning.near_the_greedy(good).text
-    assert decolla_learning.least_is_better(good).status is Status.FAILS
+    assert learning.beats_baselines(good).status is Status.HOLDS
+    assert learning.beats_baselines(bad).status is Status.FAILS
+    assert learning.near_the_greedy(good).status is Status.HOLDS
+    assert learning.near_the_greedy(bad).status is Status.FAILS
+    assert "worst seed +4.10%" in learning.near_the_greedy(good).text
+    assert learning.least_is_better(good).status is Status.FAILS
 
 
 def learned(folder: Path) -> Path:
-    """Runs as `benchmarks/learning.py` leaves them, of two chunks and seeds."""
-    for env_id in decolla_learning.ENVIRONMENTS:
+    """Runs as `benchmarks.learning.curves` leaves them, of two chunks and seeds."""
+    for env_id in learning.ENVIRONMENTS:
         for preset, factor in (("slots", 4), ("slots_drl", 1)):
             run = {
                 "frames": [100 * factor, 200 * factor],
@@ -337,10 +337,10 @@ def learned(folder: Path) -> Path:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learn as little as can be, on the testbed alone."""
-    monkeypatch.setattr(decolla_learning, "ENVIRONMENTS", decolla_learning.ENVIRONMENTS[:1])
-    monkeypatch.setattr(decolla_learning, "EARLY", 2)
-    monkeypatch.setattr(decolla_learning, "CHUNK", 1)
-    small: dict[str, Any] = {"children": 2, "fitness_episodes": 1, "scenarios": 1, "episodes": 2, "trunk": (4,)}
+    monkeypatch.setattr(learning, "ENVIRONMENTS", learning.ENVIRONMENTS[:1])
+    monkeypatch.setattr(learning, "EARLY", 2)
+    monkeypatch.setattr(learning, "CHUNK", 1)
+    small: dict[str, Any] = {"children": 2, "fitness_episodes": 1, "starts": 1, "episodes": 2, "trunk": (4,)}
     for name in ("slots", "slots_drl"):
         config, hparams = drl_es.PRESETS[name]
         kept = {"children": 0} if name == "slots_drl" else {}
@@ -349,8 +349,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short")
 def test_curves_are_read_as_slowdowns(tmp_path: Path) -> None:
-    env_id = decolla_learning.ENVIRONMENTS[0]
-    found = decolla_learning.read_curves(env_id, learned(tmp_path))
+    env_id = learning.ENVIRONMENTS[0]
+    found = learning.read_curves(env_id, learned(tmp_path))
     per_piece = float(ENV.default_params.reference_slowdown) / 318
     np.testing.assert_allclose(found.slowdown[ES][:, 2:], per_piece * np.array([[70.0, 55.0], [71.0, 56.0]]), rtol=1e-6)
     np.testing.assert_array_equal(found.iterations[ES], [1, 2, 10, 20])
@@ -358,8 +358,8 @@ def test_curves_are_read_as_slowdowns(tmp_path: Path) -> None:
     assert found.rulers["Lower bound"] <= found.rulers["Shortest completion"] < found.rulers["Random"]
     # An actor that starts nearly uniform is worse than round-robin, and no worse than one device for all.
     assert (found.slowdown[DRL][:, 0] > found.rulers["Shortest completion"]).all()
-    with pytest.raises(ValueError, match=r"benchmarks/learning.py --missing first"):
-        decolla.figure_5(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"benchmarks.learning.curves --missing first"):
+        page.figure_5(tmp_path / "nowhere")
 
 
 # --- The whole ---
@@ -367,33 +367,37 @@ def test_curves_are_read_as_slowdowns(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("short")
 def test_the_page_is_written_from_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decolla, "BANDWIDTHS", (1, 10, 1000))
-    monkeypatch.setattr(decolla, "USAGES", (0.1, 0.5, 0.9))
-    monkeypatch.setattr(decolla, "KAPPAS", (1.0, 4.0))
-    monkeypatch.setattr(decolla, "READINGS", {"slow": Reading(32, 32, False, 20), "free": Reading(8, 0, True, 20)})
-    monkeypatch.setattr(decolla, "TASKS", (1, 2))
-    monkeypatch.setattr(decolla, "RUNS", 3)
-    monkeypatch.setattr(decolla, "TRIALS", 4)
-    monkeypatch.setattr(decolla, "EPISODES", 1)
-    monkeypatch.setattr(decolla, "CROSSOVERS", (1.0, 100.0))
+    set_everywhere(
+        monkeypatch,
+        "benchmarks.reproduce.decolla",
+        BANDWIDTHS=(1, 10, 1000),
+        USAGES=(0.1, 0.5, 0.9),
+        KAPPAS=(1.0, 4.0),
+        READINGS={"slow": Reading(32, 32, False, 20), "free": Reading(8, 0, True, 20)},
+        TASKS=(1, 2),
+        RUNS=3,
+        TRIALS=4,
+        CROSSOVERS=(1.0, 100.0),
+    )
+    monkeypatch.setattr(page, "EPISODES", 1)
     (runs := tmp_path / "learning").mkdir()
-    decolla.main(["--out", str(tmp_path), "--learning", str(learned(runs))])
-    page = (tmp_path / "README.md").read_text()
-    assert "| L1a | " in page and "| L7a | " in page and "| L8 | " in page
+    page.main(["--out", str(tmp_path), "--learning", str(learned(runs))])
+    text = (tmp_path / "README.md").read_text()
+    assert "| L1a | " in text and "| L7a | " in text and "| L8 | " in text
     assert (tmp_path / "fig5.png").stat().st_size > 5_000
-    for panel, claims in decolla.CLAIMS.items():
+    for panel, several in claims.CLAIMS.items():
         assert (tmp_path / f"fig{panel}.png").stat().st_size > 5_000
-        for claim in claims:
-            assert f"| {claim.id} | {claim.words} | **" in page
-    assert "| K3 | " in page and page.count("own link, input once a layer") >= 3
+        for claim in several:
+            assert f"| {claim.id} | {claim.words} | **" in text
+    assert "| K3 | " in text and text.count("own link, input once a layer") >= 3
     measured = json.loads((tmp_path / "data.json").read_text())["measured"]
     assert list(measured) == ["slow", "free"]
-    for panels in measured.values():
-        assert set(panels["bandwidth"]) == set(panels["usage"]) == set(SYSTEMS)
-        assert len(panels["failure"]["2"][DECOLLA]) == len(panels["tasks"]["latency"][DECOLLA]) == 2
+    for found in measured.values():
+        assert set(found["bandwidth"]) == set(found["usage"]) == set(SYSTEMS)
+        assert len(found["failure"]["2"][DECOLLA]) == len(found["tasks"]["latency"][DECOLLA]) == 2
         # One task is as in Fig. 6b, a second one on a device of its own.
-        np.testing.assert_allclose(panels["tasks"]["while tasks run"][MOBILE], [2 / 9, 2 / 9], rtol=1e-4)
-        assert panels["tasks"]["latency"][DECOLLA][0] < panels["tasks"]["latency"][DECOLLA][1]
+        np.testing.assert_allclose(found["tasks"]["while tasks run"][MOBILE], [2 / 9, 2 / 9], rtol=1e-4)
+        assert found["tasks"]["latency"][DECOLLA][0] < found["tasks"]["latency"][DECOLLA][1]
     # What is free for DeColla depends on no link.
     assert len(set(measured["free"]["bandwidth"][DECOLLA]["latency"])) == 1
     # Waiting longer for a timeout never helps.

@@ -10,11 +10,16 @@ import pytest
 
 import mec_jax
 from algos import ppo
-from benchmarks.reproduce import multi_exit
-from benchmarks.reproduce.multi_exit import ACO, DEVICE_ONLY, EDGE_ONLY, FIXED, OPTIMUM, SHARED_ACO, SPINN
-from benchmarks.reproduce.verdicts import Status
+from benchmarks.harness.verdicts import Status
+from benchmarks.reproduce.multi_exit import claims, page
+from benchmarks.reproduce.multi_exit import curves as measuring
+from benchmarks.reproduce.multi_exit.curves import ACO, DEVICE_ONLY, EDGE_ONLY, FIXED, OPTIMUM, SHARED_ACO, SPINN
 from mec_jax.envs.multi_exit import AllocationAction
+from mec_jax.episodes import evaluation_keys
+from mec_jax.physics.multi_exit import split_costs
 from mec_jax.solvers import multi_exit as solvers
+from mec_jax.solvers.multi_exit import policies
+from tests.patching import set_everywhere
 
 BANDWIDTHS = (1, 5, 15, 30, 60, 100)
 METHODS = (OPTIMUM, ACO, SHARED_ACO, SPINN, DEVICE_ONLY, EDGE_ONLY, FIXED)
@@ -23,7 +28,7 @@ METHODS = (OPTIMUM, ACO, SHARED_ACO, SPINN, DEVICE_ONLY, EDGE_ONLY, FIXED)
 def made_up(**factors: Any) -> dict[str, dict[str, np.ndarray]]:
     """Curves of 1 for the optimum and 2 for the others, times a factor (by metric) for a method."""
     curves = {
-        name: {metric: np.full(len(BANDWIDTHS), 1.0 if name == OPTIMUM else 2.0) for metric in multi_exit.METRICS}
+        name: {metric: np.full(len(BANDWIDTHS), 1.0 if name == OPTIMUM else 2.0) for metric in measuring.METRICS}
         for name in METHODS
     }
     for name, by_metric in factors.items():
@@ -33,7 +38,7 @@ def made_up(**factors: Any) -> dict[str, dict[str, np.ndarray]]:
 
 
 def status(claim_id: str, curves: Any) -> Status:
-    claim = next(claim for claim in multi_exit.CLAIMS if claim.id == claim_id)
+    claim = next(claim for claim in claims.CLAIMS if claim.id == claim_id)
     return claim.judge(BANDWIDTHS, curves).status
 
 
@@ -81,37 +86,37 @@ def test_verdicts_follow_the_curves(claim_id: str, factors: Any, expected: Statu
 def test_a_learned_policy_is_what_claims_on_it_are_judged_by() -> None:
     curves = made_up()
     assert status("I3", curves) is Status.HOLDS
-    curves["ACO-DRL"] = {metric: np.full(len(BANDWIDTHS), 3.0) for metric in multi_exit.METRICS}
+    curves["ACO-DRL"] = {metric: np.full(len(BANDWIDTHS), 3.0) for metric in measuring.METRICS}
     assert status("I3", curves) is Status.FAILS
 
 
 def test_runs_of_bandwidths_are_named() -> None:
-    assert multi_exit.ranges((1, 2, 5, 10, 20), np.array([True, False, True, True, True])) == "1, 5 to 20 Mbit/s"
+    assert claims.ranges((1, 2, 5, 10, 20), np.array([True, False, True, True, True])) == "1, 5 to 20 Mbit/s"
 
 
 def test_slices_of_ones_own_are_best_device_by_device() -> None:
     env = mec_jax.make("MultiExitAllocation-Compressed-v0")[0]
     params = env.params(bandwidth_min=5e6, bandwidth_max=5e6, edge_speed=3e11)
-    observation, _ = env.reset(multi_exit.evaluation_keys(1)[0], params)
-    found = multi_exit.own_slices(env, params, observation, None).cost
-    scenario = env.scenario(observation, params)
+    observation, _ = env.reset(evaluation_keys(1)[0], params)
+    found = measuring.own_slices(env, params, observation, None).cost
+    scenario = env.situation(observation, params)
     options = env.options(scenario, params)
     for split in range(14):
         splits = jnp.full(5, split)
-        costs = multi_exit.split_costs(options, splits, jnp.full(5, 0.2), scenario.edge_speed, params.latency_weight)
+        costs = split_costs(options, splits, jnp.full(5, 0.2), scenario.edge_speed, params.latency_weight)
         assert (found <= costs.cost * (1 + 1e-6)).all()
-    shared = solvers.aco(env, params, observation, jnp.zeros(()))
+    shared = policies.aco(env, params, observation, jnp.zeros(()))
     assert env.costs(scenario, shared, params).cost.sum() <= found.sum() * (1 + 1e-6)
 
 
 def test_a_trained_policy_decides_in_the_environment_it_was_trained_for() -> None:
     env, params = mec_jax.make("MultiExitAllocation-Compressed-v0")
     counts: Any = {"num_frames": 20_000, "num_envs": 512, "rollout": 1, "updates_per_chunk": 5}
-    policy = multi_exit.trained(env, ppo.Config(**counts, trunk=(32,), critic=(32,)))
-    observation, _ = env.reset(multi_exit.evaluation_keys(1)[0], params)
-    key = multi_exit.evaluation_keys(2)[1]
-    costs = multi_exit.of_policy(policy, env, params, observation, key)
-    random = multi_exit.of_policy(solvers.baselines(env)["Random"], env, params, observation, key)
+    policy = measuring.trained(env, ppo.Config(**counts, trunk=(32,), critic=(32,)))
+    observation, _ = env.reset(evaluation_keys(1)[0], params)
+    key = evaluation_keys(2)[1]
+    costs = measuring.of_policy(policy, env, params, observation, key)
+    random = measuring.of_policy(solvers.baselines(env)["Random"], env, params, observation, key)
     assert 0 < costs.cost.sum() < random.cost.sum()
 
 
@@ -122,17 +127,21 @@ def test_the_page_is_written_from_measured_curves(tmp_path: Path, monkeypatch: p
 
         return policy
 
-    monkeypatch.setattr(multi_exit, "LEARNED", {"Learned": local})
-    monkeypatch.setattr(multi_exit, "SENSITIVITY", {"defaults": {}, "w = 0.9": {"latency_weight": 0.9}})
-    monkeypatch.setattr(multi_exit, "SETUPS", {"image": "MultiExitAllocation-v0", "video": "MultiExitAllocation-v0"})
-    monkeypatch.setattr(multi_exit, "BANDWIDTHS", (1, 30, 100))
-    monkeypatch.setattr(multi_exit, "DRAWS", 1)
-    monkeypatch.setattr(solvers, "FIXED_SPLIT_SHARES", 10)
-    multi_exit.main(["--out", str(tmp_path)])
-    page = (tmp_path / "README.md").read_text()
+    set_everywhere(
+        monkeypatch,
+        "benchmarks.reproduce.multi_exit",
+        LEARNED={"Learned": local},
+        SENSITIVITY={"defaults": {}, "w = 0.9": {"latency_weight": 0.9}},
+        SETUPS={"image": "MultiExitAllocation-v0", "video": "MultiExitAllocation-v0"},
+        BANDWIDTHS=(1, 30, 100),
+        DRAWS=1,
+    )
+    monkeypatch.setattr(policies, "FIXED_SPLIT_SHARES", 10)
+    page.main(["--out", str(tmp_path)])
+    text = (tmp_path / "README.md").read_text()
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    for claim in multi_exit.CLAIMS:
-        assert f"| {claim.id} | {claim.words} | **" in page
+    for claim in claims.CLAIMS:
+        assert f"| {claim.id} | {claim.words} | **" in text
     content = json.loads((tmp_path / "curves.json").read_text())
     default = content["curves"]["image"]
     assert len(default) == 10 and all(len(curve["cost"]) == 3 for curve in default.values())
@@ -141,5 +150,5 @@ def test_the_page_is_written_from_measured_curves(tmp_path: Path, monkeypatch: p
         assert (np.array(curve["cost"]) >= np.array(default[OPTIMUM]["cost"]) * (1 - 1e-5)).all(), name
         mean = (np.array(curve["latency"]) + curve["energy"]) / 2
         np.testing.assert_allclose(curve["cost"], mean, rtol=1e-5)
-    assert page.count("| w = 0.9 |") == 2  # in both tables of the sensitivity
+    assert text.count("| w = 0.9 |") == 2  # in both tables of the sensitivity
     assert np.shape(content["splits"]["image"]) == (3, 5)

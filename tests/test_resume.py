@@ -1,4 +1,4 @@
-"""Runs that are killed and go on from disk. benchmarks/kill_resume.py does it at many moments."""
+"""Runs that are killed and go on from disk. `benchmarks.robustness.kill_resume` does it at many moments."""
 
 import json
 import os
@@ -11,13 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
 
 from algos import cli, runs, training
 from algos.runs import RunConfig, RunFolder, load_run
-from mec_jax.policy import load_policy
+from benchmarks.robustness.kill_resume import leaves
 from tests.test_cli import (
     ENVIRONMENT,
     FRAMES,
@@ -70,19 +68,7 @@ def resume(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
 
 def left_by(path: Path) -> dict[str, Any]:
     """All that a run leaves but times, to be compared with `==`."""
-    run, state = load_run(path)
-    state = state._replace(key=jax.random.key_data(state.key))
-    arrays = {jax.tree_util.keystr(name): np.asarray(x) for name, x in jax.tree_util.tree_leaves_with_path(state)}
-    arrays |= {f"policy.npz {name}": x for name, x in load_policy(path / "policy.npz").arrays.items()}
-    return {
-        **{name: (x.dtype, x.shape, x.tobytes()) for name, x in arrays.items()},
-        "config": run,
-        "metrics": [line.partition(",")[2] for line in (path / "metrics.csv").read_text().splitlines()],
-        "events": str(events(path)),  # as text, because a NaN is not equal to itself
-        "comparison": (path / "comparison.json").read_text(),
-        "curve": (path / "curve.png").read_bytes(),
-        "files": sorted(file.name for file in (*path.iterdir(), *(path / "checkpoints").iterdir())),
-    }
+    return {**leaves(path), "events": str(events(path))}  # as text, because a NaN is not equal to itself
 
 
 def assert_alike(path: Path, whole: Path) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 import mec_jax
-from benchmarks import multi_exit_bruteforce
-from mec_jax.envs.multi_exit import AllocationAction, MultiExitAllocation, Params, Scenario
-from mec_jax.evaluation import evaluation_keys, play_episodes
+from benchmarks.solvers import multi_exit_bruteforce
+from mec_jax.envs.multi_exit import AllocationAction, MultiExitAllocation, Params, Situation
+from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.physics.multi_exit import Options, chosen, edge_shares, split_costs
 from mec_jax.solvers import multi_exit as solvers
+from mec_jax.solvers.multi_exit import bounds
 
 KEY = jax.random.key(7)
 
@@ -84,7 +85,7 @@ def test_the_optimum_of_the_smallest_sizes(num_devices: int, num_splits: int) ->
 def test_the_optimum_on_the_printed_tables_is_that_of_brute_force_over_537824_splits() -> None:
     env = mec_jax.make("MultiExitAllocation-Compressed-v0")[0]
     params = env.params(edge_speed=0.6e12)
-    scenario = env.scenario(env.reset(KEY, params)[0], params)
+    scenario = env.situation(env.reset(KEY, params)[0], params)
     options = env.options(scenario, params)
     found = solvers.joint_optimum(options, scenario.edge_speed, params.latency_weight)
     terms = solvers.cost_terms(options, scenario.edge_speed, params.latency_weight)
@@ -129,7 +130,7 @@ def test_thousands_of_scenarios_compile_once() -> None:
     @jax.jit
     @jax.vmap
     @chex.assert_max_traces(n=1)
-    def solve(*instance: Any) -> solvers.Optimum:
+    def solve(*instance: Any) -> solvers.JointOptimum:
         return solvers.joint_optimum(*instance)
 
     for seed in range(3):
@@ -142,7 +143,7 @@ def test_thousands_of_scenarios_compile_once() -> None:
 
 @pytest.mark.parametrize("env_id", ["MultiExitAllocation-v0", "MultiExitAllocation-Compressed-v0"])
 def test_no_baseline_beats_the_oracle(env_id: str) -> None:
-    """On 1 % of the scenarios of `benchmarks/multi_exit_bruteforce.py`, which takes the video set-up, too."""
+    """On 1 % of the scenarios of `benchmarks.solvers.multi_exit_bruteforce`, which takes the video set-up, too."""
     env, params = mec_jax.make(env_id)
     ratios = multi_exit_bruteforce.cost_ratios(env, params, 100)
     assert set(ratios) == set(solvers.baselines(env))
@@ -162,7 +163,7 @@ def test_baselines_are_what_the_paper_says() -> None:
         if name.endswith("EAR"):
             np.testing.assert_allclose(action.share, 0.2, rtol=1e-6)
     # Its best of 1000 is better than most, and worse than the closed form.
-    scenario = env.scenario(observation, params)
+    scenario = env.situation(observation, params)
 
     def cost(share: Any) -> Any:
         return jnp.sum(env.costs(scenario, AllocationAction(actions["FP-AR"].split, share), params).cost)
@@ -184,7 +185,7 @@ def test_spinn_installs_exits_at_every_15_percent_of_the_flops() -> None:
     again = solvers.spinn_exits(exits)
     np.testing.assert_array_equal(again.exit_installed, exits.exit_installed)
     # Tasks leave later than with an exit wherever some want to.
-    options, spinn = (env.options(env.scenario(env.reset(KEY, params)[0], x), x) for x in (params, exits))
+    options, spinn = (env.options(env.situation(env.reset(KEY, params)[0], x), x) for x in (params, exits))
     assert (spinn.local_time[:, -1] > options.local_time[:, -1]).all()
 
 
@@ -256,7 +257,7 @@ def test_the_bound_is_found_where_the_first_capacity_is_too_small(monkeypatch: p
     keys = evaluation_keys(32)
     expected = solvers.bound(env, params, keys)
     monkeypatch.setattr(solvers, "CAPACITY", 1)
-    assert solvers._overflows(env, params, keys, 1).any()
+    assert bounds._overflows(env, params, keys, 1).any()
     again = solvers.bound(env, params, keys)
     np.testing.assert_allclose(again.episode_return, expected.episode_return, rtol=1e-6)
 
@@ -269,7 +270,7 @@ def test_dynamic_programming_lies_between_the_oracle_and_the_bound(tmp_path: Pat
     def planned(observation: Any, state: Any) -> AllocationAction:
         joint = table[state.time, state.level, state.split[0], state.split[1]]
         split = jnp.stack([joint // 14, joint % 14])
-        work = chosen(env.options(env.scenario(observation, params), params).edge_work, split)
+        work = chosen(env.options(env.situation(observation, params), params).edge_work, split)
         return AllocationAction(split, solvers.optimal_shares(work, params.latency_weight))
 
     def blind(observation: Any, state: Any) -> AllocationAction:
@@ -292,7 +293,7 @@ def test_dynamic_programming_with_free_switches_is_the_oracle(tmp_path: Path) ->
     costs = []
     for level in range(int(params.bandwidth_levels)):
         bandwidth = env.bandwidth(jnp.array(level), params)
-        now = Scenario(bandwidth, params.edge_speed, params.device_speed, jnp.full(2, 13))
+        now = Situation(bandwidth, params.edge_speed, params.device_speed, jnp.full(2, 13))
         costs.append(solvers.joint_optimum(env.options(now, params), now.edge_speed, params.latency_weight).cost)
     assert plan.start_cost == pytest.approx(5 * float(np.mean(costs)), rel=1e-5)  # the start is stationary
 
@@ -303,7 +304,7 @@ def test_dynamic_programming_takes_the_best_of_all_plans(tmp_path: Path) -> None
         tmp_path, switch_cost=0.03, max_steps_in_episode=2, bandwidth_stay=1, bandwidth_min=3e6, bandwidth_max=3e6
     )
     plan = solvers.switching_optimum(env, params)
-    scenario = env.scenario(env.reset(KEY, params)[0], params)
+    scenario = env.situation(env.reset(KEY, params)[0], params)
     terms = solvers.cost_terms(env.options(scenario, params), scenario.edge_speed, params.latency_weight)
     fixed, root = (solvers.sum_over_devices(np.asarray(x, float)) for x in terms)
     splits = np.indices((14, 14)).reshape(2, -1)

@@ -9,11 +9,11 @@ import pytest
 
 import mec_jax
 from mec_jax.envs.neuron_allocation import NeuronAllocation, Params
-from mec_jax.evaluation import evaluation_keys, play_episodes
+from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.evaluation import solver_of
 from mec_jax.physics.neuron_allocation import Devices, Pieces
 from mec_jax.profiles.neurons import load_neuron_table
 from mec_jax.solvers import neuron_allocation as solvers
-from mec_jax.solvers import solver_of
 
 KEY = jax.random.key(3)
 IDS = ("NeuronAllocation-v0", "NeuronAllocation-Dynamic-v0", "NeuronAllocation-Slots-v0")
@@ -49,7 +49,7 @@ def first_actions(env: NeuronAllocation, params: Params, name: str, number: int)
 
 
 def test_average_takes_turns_over_layers_among_those_that_are_there() -> None:
-    env = NeuronAllocation(scenario="slots", num_devices=9)
+    env = NeuronAllocation(conditions="slots", num_devices=9)
     params = env.params(leave_probability=0, join_probability=0, failure_probability=0)
     context, actions = first_actions(env, params, "Average", 14)
     present = np.flatnonzero(context.present)
@@ -151,9 +151,9 @@ def test_shortest_completion_is_within_one_percent_of_the_optimum_on_the_testbed
 @pytest.mark.parametrize("env_id", IDS)
 def test_no_baseline_exceeds_the_bound(env_id: str) -> None:
     env, params = mec_jax.make(env_id)
-    played = solvers.rulers(env, params, evaluation_keys(16))
+    played = solvers.rulers(env, params, evaluation_keys(16)).episodes
     assert list(played) == ["Random", "Average", "Least", "Shortest completion", "Lower bound"]
-    assert solver_of(env) is solvers
+    assert solver_of(env) is solvers.SOLVER
     bound = played.pop("Lower bound")
     for name, episodes in played.items():
         assert (episodes.episode_return <= bound.episode_return * (1 - 1e-5)).all(), name
@@ -165,7 +165,7 @@ def test_no_baseline_exceeds_the_bound(env_id: str) -> None:
 
 
 def test_no_policy_exceeds_the_bound_where_pieces_are_lost() -> None:
-    env = NeuronAllocation(scenario="dynamic", num_devices=2, num_pieces=4)
+    env = NeuronAllocation(conditions="dynamic", num_devices=2, num_pieces=4)
     for cheap in (False, True):  # even if it pays to lose them
         numbers = {"lost_slowdown": 0.5} if cheap else {}
         params = env.params(failure_probability=0.05, join_probability=0.5, failure_window=0.5, **numbers)
@@ -180,7 +180,7 @@ def test_no_policy_exceeds_the_bound_where_pieces_are_lost() -> None:
 
 
 def test_contexts_are_those_of_played_episodes() -> None:
-    env = NeuronAllocation(scenario="dynamic")
+    env = NeuronAllocation(conditions="dynamic")
     params = env.default_params
     contexts = jax.jit(solvers.episode_contexts, static_argnums=0)(env, params, KEY)
 

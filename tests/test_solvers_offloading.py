@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mec_jax.envs.offloading import MIN_POWER, MultiUEOffloading, OffloadAction
-from mec_jax.evaluation import Episodes, evaluation_keys, play_episodes
-from mec_jax.solvers.offloading import StaticSolution, baselines, best_static, static
+from mec_jax.episodes import Episodes, evaluation_keys, play_episodes
+from mec_jax.solvers.offloading.policies import baselines, static
+from mec_jax.solvers.offloading.search import StaticSolution, best_static
 
 KEY = jax.random.key(0)
 PAIR = MultiUEOffloading(num_ues=2, num_channels=1)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import partition_game as benchmark
+from benchmarks.solvers import partition_game as benchmark
 from mec_jax.envs.partition_game import PartitionGame
-from mec_jax.evaluation import evaluation_keys, play_episodes
+from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.physics.partition_game import (
     UNITS,
     Allocation,
@@ -132,7 +132,7 @@ def test_devices_that_are_alike_are_counted_and_not_permuted() -> None:
 
 
 def test_every_heuristic_is_feasible_keeps_its_ledger_and_never_beats_the_optimum() -> None:
-    """One in a hundred of the instances of `benchmarks/partition_game.py`; the optimum of some of them."""
+    """One in a hundred of the instances of `benchmarks.solvers.partition_game`; the optimum of some of them."""
     for elastic in (False, True):
         games = benchmark.random_games(500, devices=6, cuts=5, seed=3, elastic=elastic)
         best = [optimum(one(games, index)).utility for index in range(10)]
@@ -342,7 +342,7 @@ def small_network(folder: Path) -> Path:
 def test_no_ruler_exceeds_the_optimum_and_a_plan_comes_closer_to_it_than_greed(tmp_path: Path) -> None:
     env = PartitionGame(small_network(tmp_path), num_devices=5)
     params = env.params(max_steps_in_episode=60, link_rate=1e9)
-    played = rulers(env, params, evaluation_keys(24))
+    played = rulers(env, params, evaluation_keys(24)).episodes
     assert next(iter(played)) == "Random" and list(played)[-1] == "Optimum"
     returns = {name: np.asarray(episodes.episode_return, float) for name, episodes in played.items()}
     for name, episodes in played.items():

@@ -14,16 +14,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
+from algos.cli.profile import Profile as Command
 from torch import nn
 
 import mec_jax
-from benchmarks.corrupt_files import REFUSED, WHOLE, policy_fates, profile_fates
+from benchmarks.robustness.corrupt_files import REFUSED, WHOLE, policy_fates, profile_fates
 from mec_jax.envs.offloading import OffloadAction
-from mec_jax.evaluation import evaluation_keys, play_episodes
+from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.policy import load_policy
 from mec_jax.profiles import Profile, load_profile
 from mec_jax.split import profile as module
-from mec_jax.split.cli import Profile as Command
 from mec_jax.split.codec import decode, encode
 from mec_jax.split.graph import CutGraph
 from mec_jax.split.policy import load_torch_policy
@@ -203,7 +203,7 @@ def test_failed_write_leaves_the_folder_as_it_was(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"model": "resnet_18"}, "no network 'resnet_18', did you mean 'resnet18'? Give a name that torchvision knows"),
+        ({"model": "resnet_18"}, "no network 'resnet_18', did you mean 'resnet18'? give a name that torchvision knows"),
         ({"model": "none.py:f"}, "no Python file 'none.py': give file.py:factory"),
         ({"model": "nets.py:nothing"}, "gives a int: let it return an nn.Module"),
         ({"model": "nets.py:absent"}, "gives no network (AttributeError: "),
@@ -231,7 +231,7 @@ def test_command_that_cannot_be_done_says_why(
 
 
 def test_without_pytorch_the_command_says_what_to_install() -> None:
-    code = "import sys; sys.modules['torch'] = None; from mec_jax.split.cli import Profile; Profile('resnet18').run()"
+    code = "import sys; sys.modules['torch'] = None; from algos.cli.profile import Profile; Profile('resnet18').run()"
     root = Path(__file__).resolve().parents[1]
     ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert ended.stderr.endswith(
@@ -244,7 +244,7 @@ def test_module_in_training_mode_is_measured_in_evaluation_mode(folder: Path) ->
     assert isinstance(load_module("squeezenet1_1"), nn.Module)
 
 
-# Damaged files: benchmarks/corrupt_files.py takes a hundred times as many
+# Damaged files: benchmarks.robustness.corrupt_files takes a hundred times as many
 
 
 def test_damaged_profiles_are_refused_or_sound(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
-from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace, Simplex
+from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex
 
 EACH_KIND = (
     "CartPole-v1",

@@ -7,21 +7,23 @@ outline, the symbols and the tables are at hand: the model is derived from them 
 """
 
 import os
-from functools import partial
-from typing import Any, NamedTuple, override
+from collections.abc import Mapping
+from typing import NamedTuple, override
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import environment
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mec_jax.envs.base import SuiteEnvironment
-from mec_jax.envs.parameters import is_traced, number
-from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace, Simplex
+from mec_jax.contracts import Problem, Traits
+from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.parameters import is_traced, parameter
 from mec_jax.physics.multi_exit import Costs, Options, chosen, edge_shares, split_costs, split_options
 from mec_jax.profiles.multi_exit import MultiExitProfile, load_multi_exit_profile
+from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex
 
 BANDWIDTH_UNIT = 1e7
 """bit/s; the observation of a bandwidth is the decimal logarithm in this unit, like the next ones."""
@@ -29,8 +31,6 @@ DEVICE_SPEED_UNIT = 1e11  # FLOP/s
 EDGE_SPEED_UNIT = 1e12  # FLOP/s
 POWER_UNIT = 1.0  # W
 TRANSMIT_POWER_UNIT = 0.1  # W
-
-_VARIANTS = {"vgg16_image": "", "vgg16_video": "-Video", "vgg16_compressed": "-Compressed"}
 
 
 class AllocationAction(NamedTuple):
@@ -40,7 +40,7 @@ class AllocationAction(NamedTuple):
     share: Float[Array, " device"]  # of the edge, >= 0; scaled to sum to 1 over the devices with work there
 
 
-class Scenario(NamedTuple):
+class Situation(NamedTuple):
     """What varies between and within episodes, as a controller sees it."""
 
     bandwidth: Float[Array, ""]  # bit/s of each device's link
@@ -69,41 +69,72 @@ class State(environment.EnvState):
 class Params(environment.EnvParams):
     """Every number of the problem. All are traced: replace, sweep or vmap any of them without recompiling."""
 
-    max_steps_in_episode: Int[Array, ""]  # steps until truncation
-    layer_flops: Float[Array, "device layer"]  # FLOP
-    branch_flops: Float[Array, "device layer"]  # FLOP of the exit after the layer
-    input_bits: Float[Array, " device"]  # bit of the raw input
-    feature_bits: Float[Array, "device layer"]  # bit sent if the split is after the layer; the last is never sent
-    exit_probability: Float[Array, "device layer"]  # of a task to leave by the exit if all are installed
-    exit_installed: Bool[Array, "device layer"]  # the last one always is
-    device_power: Float[Array, " device"]  # W while computing
-    transmit_power: Float[Array, " device"]  # W while sending
-    device_speed: Float[Array, " device"]  # FLOP/s, nominal
-    device_speed_spread: Float[Array, ""]  # an episode's speed is log-uniform in nominal / spread .. nominal * spread
-    edge_speed: Float[Array, ""]  # FLOP/s, nominal
-    edge_speed_spread: Float[Array, ""]  # as for the devices
-    latency_weight: Float[Array, " device"]  # w of w * seconds + (1 - w) * joules
-    bandwidth_min: Float[Array, ""]  # bit/s
-    bandwidth_max: Float[Array, ""]  # bit/s
-    bandwidth_levels: Int[Array, ""]  # of the Markov chain, spaced evenly in the logarithm
-    bandwidth_stay: Float[Array, ""]  # probability to stay at a level; the neighbours share the rest
-    switch_cost: Float[Array, ""]  # per device that changes its split, in units of cost
-    reference_cost: Float[Array, ""]  # what the reward divides by, in units of cost
+    # The paper has no episodes. Fifty steps of a chain see most levels of the bandwidth.
+    max_steps_in_episode: int = parameter("1, in a chain 50", "steps", "assumed", "until truncation", least=1)
+    layer_flops: Float[Array, "device layer"] = parameter("profile", "FLOP", "profile", least=0)
+    branch_flops: Float[Array, "device layer"] = parameter("profile", "FLOP", "profile", "exit after it", least=0)
+    input_bits: Float[Array, " device"] = parameter("profile", "bit", "profile", "of the raw input", least=0)
+    # The last is never sent.
+    feature_bits: Float[Array, "device layer"] = parameter("profile", "bit", "profile", "if cut after it", least=0)
+    exit_probability: Float[Array, "device layer"] = parameter(
+        "profile", "1", "profile", "of a task to leave by the exit if all are installed", least=0, most=1
+    )
+    # An exit that no task takes would only cost its own work.
+    exit_installed: Bool[Array, "device layer"] = parameter("where tasks leave", "1", "profile", "the last always is")
+    device_power: Float[Array, " device"] = parameter("profile", "W", "profile", "while computing")
+    transmit_power: Float[Array, " device"] = parameter("profile", "W", "profile", "while sending")
+    device_speed: Float[Array, " device"] = parameter("profile", "FLOP/s", "profile", "nominal")
+    # An episode has a speed log-uniform in nominal / spread .. nominal * spread: throttled or boosted by a fifth.
+    device_speed_spread: Float[Array, ""] = parameter(1.2, "1", "assumed", "of the devices' speeds", least=1)
+    # f_e is not given. Near the sum of the devices' speeds (0.58 and 1.06 TFLOP/s in the tables), neither side is idle
+    # in the optimum and shares are scarce; benchmarks/reproduce/multi_exit sweeps it.
+    edge_speed: Float[Array, ""] = parameter(1e12, "FLOP/s", "assumed", "nominal")
+    # Other tenants of the server take up to a third, or leave as much more.
+    edge_speed_spread: Float[Array, ""] = parameter(1.5, "1", "assumed", "as for the devices", least=1)
+    # Time and energy count alike; the paper's weight is not given.
+    latency_weight: Float[Array, " device"] = parameter(
+        0.5, "1", "assumed", "w of w * seconds + (1 - w) * joules", least=0, most=1
+    )
+    bandwidth_min: Float[Array, ""] = parameter(1e6, "bit/s", "figures")
+    bandwidth_max: Float[Array, ""] = parameter(100e6, "bit/s", "figures", not_below="bandwidth_min")
+    # Of the Markov chain, spaced evenly in the logarithm: a step is about a factor of 2, and a level lasts five steps.
+    bandwidth_levels: Int[Array, ""] = parameter(7, "1", "assumed", "of the chain", least=2)
+    bandwidth_stay: Float[Array, ""] = parameter(
+        0.8, "1", "assumed", "probability to stay at a level; the neighbours share the rest", least=0, most=1
+    )
+    # Assumed: a device that changes its split loads weights for 0.4 s (the 59 MB of VGG-16's convolutions at 150 MB/s)
+    # at w = 1/2: about what a task of its own costs, so that following every change does not pay.
+    switch_cost: Float[Array, ""] = parameter(
+        "0, in a chain 0.2", "cost", "assumed", "per device that changes its split", least=0
+    )
+    reference_cost: Float[Array, ""] = parameter("all local", "cost", "ours", "what the reward divides by")
 
 
-class MultiExitAllocation(SuiteEnvironment[State, Params]):
+COMMON_FIELDS = (
+    ObservationField("bandwidth", "bit/s", "log10(bandwidth / 10 Mbit/s)"),
+    ObservationField("edge_speed", "FLOP/s", "log10(edge speed / 1 TFLOP/s)"),
+)
+DEVICE_FIELDS = (
+    ObservationField("speed", "FLOP/s", "log10(speed / 100 GFLOP/s)"),
+    ObservationField("power", "W", "log10(power / 1 W)"),
+    ObservationField("transmit_power", "W", "log10(transmit power / 0.1 W)"),
+    ObservationField("mean_exit", "layer", "mean exit / layers"),
+)
+
+
+class MultiExitAllocation(Problem[State, Params, AllocationAction]):
     """`MultiExitAllocation-v0` and its variants: split and share of the edge for every device.
 
     A contextual bandit: an episode is one decision in a random scenario, and terminates. With `markov` the bandwidth
     follows a Markov chain over the steps of an episode, which is truncated, and each device that changes its split
-    pays for the switch. Scenarios depend on keys alone and not on actions.
+    pays for the switch. Situations depend on keys alone and not on actions.
 
     Reward: `-(sum of the devices' costs + switch_cost * partitions changed) / reference_cost`. By default the
     reference is what the devices cost at nominal speed with everything local: that earns -1 a step.
 
     Observation: log10(bandwidth / 10 Mbit/s) and log10(edge speed / 1 TFLOP/s), then per device, interleaved,
     log10(speed / 100 GFLOP/s), log10(power / 1 W), log10(transmit power / 0.1 W), mean exit / m, and with `markov`
-    the split in force, one-hot. `scenario` reads it back.
+    the split in force, one-hot. `situation` reads it back.
 
     `info` holds, of the step and as means over devices, `cost`, `latency` (s) and `energy` (J), then `switches`
     (partitions changed), and of the episode so far `episode_cost`, `episode_latency` and `episode_energy` (means over
@@ -117,6 +148,9 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
         ValueError: If the profile is unknown or malformed, or `markov` is no truth value.
     """
 
+    params_type = Params
+    solver = "mec_jax.solvers.multi_exit:SOLVER"
+
     def __init__(self, profile: str | os.PathLike[str] = "vgg16_image", markov: bool = False) -> None:
         if not isinstance(markov, bool):
             raise ValueError(f"markov is {markov!r}: it must be True or False")
@@ -127,76 +161,54 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
 
     @property
     @override
-    def name(self) -> str:
-        variant = _VARIANTS.get(self.profile.name, "")
-        return f"MultiExitAllocation{variant}{'-Markov' if self.markov else ''}-v0"
+    def traits(self) -> Traits:
+        return Traits(discrete=True, continuous=True, one_decision=not self.markov, exogenous=self.markov)
+
+    @property
+    @override
+    def table(self) -> ObservationTable:
+        # One-hot: what to keep is read off, not computed from a number.
+        in_force = ObservationField("split", "layer", "1 at the split in force", self.num_layers + 1)
+        fields = (*DEVICE_FIELDS, in_force) if self.markov else DEVICE_FIELDS
+        return ObservationTable((Block(COMMON_FIELDS), Block(fields, "device", self.num_devices)))
+
+    @property
+    @override
+    def axes(self) -> dict[str, int]:
+        return {"device": self.num_devices, "layer": self.num_layers}
 
     @override
-    def params(self, **numbers: Any) -> Params:
-        """The profile's numbers and, for what the paper leaves out, documented defaults, with some fields replaced.
-
-        Args:
-            **numbers: Fields of `Params`; a number where an array is due holds for all devices or layers.
-
-        Raises:
-            ValueError: If there is no such field, the shape does not fit or a value is out of range.
-        """
+    def given(self, numbers: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
         profile = self.profile
-        device, table = (self.num_devices,), (self.num_devices, self.num_layers)
-        installed = np.array(profile.exit_probability) > 0
+        exits = np.array(profile.exit_probability)
+        installed = exits > 0
         installed[:, -1] = True
-        # (default, shape, least, most); without a least value, numbers must be positive.
-        defaults: dict[str, tuple[Any, tuple[int, ...], float | None, float | None]] = {
-            # The paper has no episodes. Fifty steps see most levels of the bandwidth.
-            "max_steps_in_episode": (50 if self.markov else 1, (), 1, None),
-            "layer_flops": (profile.layer_flops, table, 0, None),
-            "branch_flops": (profile.branch_flops, table, 0, None),
-            "input_bits": (profile.input_bits, device, 0, None),
-            "feature_bits": (profile.feature_bits, table, 0, None),
-            "exit_probability": (profile.exit_probability, table, 0, 1),
-            # An exit that no task takes would only cost its own work.
-            "exit_installed": (installed, table, None, None),
-            "device_power": (profile.device_power, device, None, None),
-            "transmit_power": (profile.transmit_power, device, None, None),
-            "device_speed": (profile.device_speed, device, None, None),
-            # Modest: a device throttled or boosted by a fifth.
-            "device_speed_spread": (1.2, (), 1, None),
-            # f_e is not given. Near the sum of the devices' speeds (0.58 and 1.06 TFLOP/s in the tables), neither
-            # side is idle in the optimum and shares are scarce; benchmarks/reproduce/multi_exit.py sweeps it.
-            "edge_speed": (1e12, (), None, None),
-            # Other tenants of the server take up to a third, or leave as much more.
-            "edge_speed_spread": (1.5, (), 1, None),
-            # Time and energy count alike; the paper's weight is not given.
-            "latency_weight": (0.5, device, 0, 1),
-            # The range of the paper's figures.
-            "bandwidth_min": (1e6, (), None, None),
-            "bandwidth_max": (100e6, (), None, None),
-            # A step of the chain is about a factor of 2, and a level lasts five steps.
-            "bandwidth_levels": (7, (), 2, None),
-            "bandwidth_stay": (0.8, (), 0, 1),
-            # Assumed: a device that changes its split loads weights for 0.4 s (the 59 MB of VGG-16's convolutions at
-            # 150 MB/s) at w = 1/2: about what a task of its own costs, so that following every change does not pay.
-            "switch_cost": (0.2 if self.markov else 0.0, (), 0, None),
+        return {
+            "max_steps_in_episode": 50 if self.markov else 1,
+            "layer_flops": np.array(profile.layer_flops),
+            "branch_flops": np.array(profile.branch_flops),
+            "input_bits": profile.input_bits,
+            "feature_bits": np.array(profile.feature_bits),
+            "exit_probability": exits,
+            "exit_installed": installed,
+            "device_power": np.array(profile.device_power),
+            "transmit_power": np.array(profile.transmit_power),
+            "device_speed": np.array(profile.device_speed),
+            "switch_cost": 0.2 if self.markov else 0.0,
         }
-        known = [*defaults, "reference_cost"]
-        if unknown := set(numbers) - set(known):
-            raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
-        fields = {}
-        for name, (default, shape, least, most) in defaults.items():
-            kind = bool if name == "exit_installed" else int if isinstance(default, int) else float
-            fields[name] = number(name, numbers.get(name, default), shape, kind, least, most)
-        self._check(fields)
-        params = Params(**fields, reference_cost=jnp.ones_like(fields["edge_speed"]))
-        reference = numbers["reference_cost"] if "reference_cost" in numbers else self._local_cost(params)
-        return params.replace(reference_cost=number("reference_cost", reference, (), float))
 
-    def evaluation_params(self, params: Params | None = None) -> Params:
-        """The evaluation scenario: the training distribution, as the contexts of a bandit are what there is to meet.
+    @override
+    def derived(self, params: Params) -> dict[str, ArrayLike]:
+        return {"reference_cost": self._local_cost(params)}
 
-        Args:
-            params: What else holds; the defaults if absent.
-        """
-        return self.default_params if params is None else params
+    @override
+    def check_params(self, values: Mapping[str, ArrayLike]) -> None:
+        exits, installed = values["exit_probability"], values["exit_installed"]
+        if not is_traced(exits) and not np.allclose(np.sum(exits, axis=1), 1, atol=1e-3):
+            sums = ", ".join(f"{total:g}" for total in np.sum(exits, axis=1))
+            raise ValueError(f"exit_probability sums to {sums} over the layers: it must sum to 1 for each device")
+        if not is_traced(installed) and not np.all(np.asarray(installed)[:, -1]):
+            raise ValueError("exit_installed is False at the last layer: the tasks that are left leave there")
 
     @override
     def reset_env(self, key: Array, params: Params) -> tuple[Float[Array, " observation"], State]:
@@ -227,7 +239,7 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
         self, key: Array, state: State, action: AllocationAction, params: Params
     ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
         split, share = self.valid_action(action)
-        now = Scenario(state.bandwidth, state.edge_speed, state.device_speed, state.split)
+        now = Situation(state.bandwidth, state.edge_speed, state.device_speed, state.split)
         costs = self.costs(now, AllocationAction(split, share), params)
         changed = jnp.sum(split != state.split)
         reward = -(jnp.sum(costs.cost) + params.switch_cost * changed) / params.reference_cost
@@ -264,30 +276,30 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
         self, key: Array, state: State, action: AllocationAction | None, params: Params
     ) -> Float[Array, " observation"]:
         exits = jnp.arange(1, self.num_layers + 1)
-        columns = [
-            jnp.log10(state.device_speed / DEVICE_SPEED_UNIT),
-            jnp.log10(params.device_power / POWER_UNIT),
-            jnp.log10(params.transmit_power / TRANSMIT_POWER_UNIT),
-            jnp.sum(params.exit_probability * exits, axis=1) / self.num_layers,
-        ]
-        if self.markov:  # one-hot: what to keep is read off, not computed from a number
-            columns += list(jax.nn.one_hot(state.split, self.num_layers + 1, axis=0))
-        common = [
-            jnp.log10(state.bandwidth / BANDWIDTH_UNIT),
-            jnp.log10(state.edge_speed / EDGE_SPEED_UNIT),
-        ]
-        dtype = params.edge_speed.dtype
-        return jnp.concatenate([jnp.stack(common), jnp.stack(columns, axis=1).reshape(-1)]).astype(dtype)
+        common = {
+            "bandwidth": jnp.log10(state.bandwidth / BANDWIDTH_UNIT),
+            "edge_speed": jnp.log10(state.edge_speed / EDGE_SPEED_UNIT),
+        }
+        devices = {
+            "speed": jnp.log10(state.device_speed / DEVICE_SPEED_UNIT),
+            "power": jnp.log10(params.device_power / POWER_UNIT),
+            "transmit_power": jnp.log10(params.transmit_power / TRANSMIT_POWER_UNIT),
+            "mean_exit": jnp.sum(params.exit_probability * exits, axis=1) / self.num_layers,
+            "split": jax.nn.one_hot(state.split, self.num_layers + 1),
+        }
+        return self.table.join(common, devices).astype(params.edge_speed.dtype)
 
-    def scenario(self, observation: Float[Array, " observation"], params: Params) -> Scenario:
+    def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:
         """What `observe` shows, read back to rounding errors: so that heuristics are policies of the observation."""
-        columns = observation[2:].reshape(self.num_devices, -1)
-        everything = jnp.full(self.num_devices, self.num_layers, jnp.int32)
-        in_force = jnp.argmax(columns[:, 4:], axis=1).astype(jnp.int32) if self.markov else everything
-        return Scenario(
-            bandwidth=BANDWIDTH_UNIT * 10 ** observation[0],
-            edge_speed=EDGE_SPEED_UNIT * 10 ** observation[1],
-            device_speed=DEVICE_SPEED_UNIT * 10 ** columns[:, 0],
+        common, devices = self.table.split(observation)
+        if self.markov:
+            in_force = jnp.argmax(devices["split"], axis=1).astype(jnp.int32)
+        else:
+            in_force = jnp.full(self.num_devices, self.num_layers, jnp.int32)
+        return Situation(
+            bandwidth=BANDWIDTH_UNIT * 10 ** common["bandwidth"],
+            edge_speed=EDGE_SPEED_UNIT * 10 ** common["edge_speed"],
+            device_speed=DEVICE_SPEED_UNIT * 10 ** devices["speed"],
             split=in_force,
         )
 
@@ -300,6 +312,7 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
         # A bandit's episode is over after its decision, not cut off.
         return super().is_truncated(state, params) if self.markov else jnp.zeros((), bool)
 
+    @override
     def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: Params) -> dict[str, Array]:
         """What an episode cost, from the last step's `info`: means over steps and devices of cost, s and J.
 
@@ -315,12 +328,7 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
         splits = DiscreteArray(self.num_layers + 1, (self.num_devices,))
         return NamedTupleSpace(AllocationAction, (splits, Simplex(self.num_devices, params.edge_speed.dtype)))
 
-    @override
-    def observation_space(self, params: Params) -> spaces.Box:
-        size = 2 + self.num_devices * (4 + (self.num_layers + 1 if self.markov else 0))
-        return spaces.Box(-jnp.inf, jnp.inf, (size,), params.edge_speed.dtype)
-
-    def options(self, scenario: Scenario, params: Params) -> Options:
+    def options(self, now: Situation, params: Params) -> Options:
         """Costs of every split of every device."""
         return split_options(
             params.layer_flops,
@@ -329,17 +337,17 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
             params.feature_bits,
             params.exit_probability,
             params.exit_installed,
-            scenario.device_speed,
+            now.device_speed,
             params.device_power,
             params.transmit_power,
-            scenario.bandwidth,
+            now.bandwidth,
         )
 
-    def costs(self, scenario: Scenario, action: AllocationAction, params: Params) -> Costs:
+    def costs(self, now: Situation, action: AllocationAction, params: Params) -> Costs:
         """Costs of a `valid_action`, each device on its own, without switches."""
-        options = self.options(scenario, params)
+        options = self.options(now, params)
         share = edge_shares(action.share, chosen(options.edge_work, action.split))
-        return split_costs(options, action.split, share, scenario.edge_speed, params.latency_weight)
+        return split_costs(options, action.split, share, now.edge_speed, params.latency_weight)
 
     def bandwidth(self, level: Int[Array, ""], params: Params) -> Float[Array, ""]:
         """bit/s at a level of the Markov chain."""
@@ -371,23 +379,5 @@ class MultiExitAllocation(SuiteEnvironment[State, Params]):
 
     def _local_cost(self, params: Params) -> Float[Array, ""]:
         split = jnp.full(self.num_devices, self.num_layers, jnp.int32)
-        nominal = Scenario(params.bandwidth_max, params.edge_speed, params.device_speed, split)
+        nominal = Situation(params.bandwidth_max, params.edge_speed, params.device_speed, split)
         return jnp.sum(self.costs(nominal, AllocationAction(split, jnp.zeros(self.num_devices)), params).cost)
-
-    def _check(self, fields: dict[str, Array]) -> None:
-        low, high = fields["bandwidth_min"], fields["bandwidth_max"]
-        if not is_traced(low) and not is_traced(high) and low > high:
-            raise ValueError(f"bandwidth_min {low} exceeds bandwidth_max {high}: swap them, or give both")
-        exits, installed = fields["exit_probability"], fields["exit_installed"]
-        if not is_traced(exits) and not np.allclose(np.sum(exits, axis=1), 1, atol=1e-3):
-            sums = ", ".join(f"{total:g}" for total in np.sum(exits, axis=1))
-            raise ValueError(f"exit_probability sums to {sums} over the layers: it must sum to 1 for each device")
-        if not is_traced(installed) and not np.all(np.asarray(installed)[:, -1]):
-            raise ValueError("exit_installed is False at the last layer: the tasks that are left leave there")
-
-
-video = partial(MultiExitAllocation, profile="vgg16_video")
-compressed = partial(MultiExitAllocation, profile="vgg16_compressed")
-markov = partial(MultiExitAllocation, markov=True)
-video_markov = partial(MultiExitAllocation, profile="vgg16_video", markov=True)
-compressed_markov = partial(MultiExitAllocation, profile="vgg16_compressed", markov=True)

@@ -7,95 +7,61 @@ paper leaves open of it, in `mec_jax.physics.neuron_allocation`.
 """
 
 import os
-from functools import partial
-from typing import Any, NamedTuple, override
+from collections.abc import Mapping
+from typing import NamedTuple, override
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import environment
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mec_jax.envs.base import MaskedEnvironment
-from mec_jax.envs.parameters import is_traced, number
-from mec_jax.physics.neuron_allocation import (
-    Devices,
-    Pieces,
-    Queue,
-    after_submission,
-    empty_queue,
-    finish_layer,
-    piece_sizes,
-    submit,
+from mec_jax.contracts import Traits
+from mec_jax.envs.neurons import (
+    BANDWIDTH_UNIT,
+    DEVICE_FIELDS,
+    PIECE_FIELDS,
+    SPEED_UNIT,
+    TESTBED,
+    Context,
+    NeuronParams,
+    NeuronProblem,
+    failure_times,
+    read_queue,
+    some_present,
 )
-from mec_jax.profiles.neurons import NeuronTable, load_neuron_table
+from mec_jax.files import check_count
+from mec_jax.observations import Block, ObservationTable
+from mec_jax.parameters import parameter
+from mec_jax.physics.neuron_allocation import Devices, Queue, after_submission, empty_queue, finish_layer, submit
 
-SPEED_UNIT = 1e9
-"""FLOP/s; the observation of a speed is the decimal logarithm in this unit, like the next ones."""
-BANDWIDTH_UNIT = 1e8  # bit/s
-WORK_UNIT = 1e6  # FLOP
-BITS_UNIT = 1e5  # bit; of 1 + bits / unit, as a piece may have none
-
-COMMON_FEATURES = 7
-SLOT_FEATURES = 7
-
-# What differs between the registered environments; assumed where the paper says nothing.
-_SCENARIOS: dict[str, dict[str, Any]] = {
-    # The paper's three Raspberry Pis on links alike. Fig. 6a has 30 % of each CPU in use, Fig. 6b varies it: here each
-    # has a usage of its own, which lasts for the episode.
+_DYNAMIC = {
+    "usage_low": 0.1,
+    "usage_high": 0.9,
+    "usage_change": 0.1,
+    "bandwidth_low": 1e8,
+    "bandwidth_high": 1e9,
+    "bandwidth_change": 0.1,
+    "present_probability": 0.926,
+    "join_probability": 0.1,
+    "leave_probability": 0.003,
+    "failure_probability": 0.005,
+}
+CONDITIONS: Mapping[str, Mapping[str, float]] = {
     "testbed": {
-        "usage_low": 0.1,
-        "usage_high": 0.7,
+        **TESTBED,
         "usage_change": 0.0,
-        "bandwidth_low": 1e9,
-        "bandwidth_high": 1e9,
         "bandwidth_change": 0.0,
-        "present_probability": 1.0,
         "join_probability": 0.0,
         "leave_probability": 0.0,
-        "failure_probability": 0.0,
     },
     # Usage and links change every ten layers; a device is there for 125 layers and away for 10, on average.
-    "dynamic": {
-        "usage_low": 0.1,
-        "usage_high": 0.9,
-        "usage_change": 0.1,
-        "bandwidth_low": 1e8,
-        "bandwidth_high": 1e9,
-        "bandwidth_change": 0.1,
-        "present_probability": 0.926,
-        "join_probability": 0.1,
-        "leave_probability": 0.003,
-        "failure_probability": 0.005,
-    },
+    "dynamic": _DYNAMIC,
     # A crowd: about half of the devices are there at any time.
-    "slots": {
-        "usage_low": 0.1,
-        "usage_high": 0.9,
-        "usage_change": 0.1,
-        "bandwidth_low": 1e8,
-        "bandwidth_high": 1e9,
-        "bandwidth_change": 0.1,
-        "present_probability": 0.5,
-        "join_probability": 0.01,
-        "leave_probability": 0.005,
-        "failure_probability": 0.005,
-    },
+    "slots": _DYNAMIC | {"present_probability": 0.5, "join_probability": 0.01, "leave_probability": 0.005},
 }
-_NAMES = {
-    "testbed": "NeuronAllocation-v0",
-    "dynamic": "NeuronAllocation-Dynamic-v0",
-    "slots": "NeuronAllocation-Slots-v0",
-}
-
-
-class Context(NamedTuple):
-    """What varies from layer to layer. It depends on keys alone, not on actions."""
-
-    usage: Float[Array, " device"]  # of the processor by others, in 0..1
-    bandwidth: Float[Array, " device"]  # bit/s of each direction of its link
-    present: Bool[Array, " device"]
-    failure: Float[Array, " device"]  # s after the layer's start; infinite: not in this layer; 0: absent
+"""What differs between the registered environments; assumed where the paper says nothing."""
 
 
 class Situation(NamedTuple):
@@ -129,37 +95,24 @@ class State(environment.EnvState):
 
 
 @struct.dataclass(kw_only=True)
-class Params(environment.EnvParams):
+class Params(NeuronParams):
     """Every number of the problem. All are traced: replace, sweep or vmap any of them without recompiling."""
 
-    max_steps_in_episode: Int[Array, ""]  # decisions until truncation; by default the network needs no more
-    neurons: Int[Array, " layer"]
-    neuron_flops: Float[Array, " layer"]  # FLOP of one neuron
-    input_elements: Float[Array, " layer"]
-    output_elements: Float[Array, " layer"]
-    own_inputs: Bool[Array, " layer"]  # a neuron reads its own part of the input only
-    bits_per_element: Float[Array, ""]  # 0: nothing is exchanged
-    resend_input: Bool[Array, ""]  # the shared input goes along with every piece, not once a layer to a device
-    device_speed: Float[Array, " device"]  # FLOP/s of an idle device
-    usage_low: Float[Array, ""]  # a device's usage is uniform between the two
-    usage_high: Float[Array, ""]
-    usage_change: Float[Array, ""]  # probability that it is drawn anew after a layer
-    bandwidth_low: Float[Array, ""]  # bit/s; a link's bandwidth is log-uniform between the two
-    bandwidth_high: Float[Array, ""]  # bit/s
-    bandwidth_change: Float[Array, ""]  # probability that it is drawn anew after a layer
-    present_probability: Float[Array, ""]  # of a device, when an episode starts; at least one is there
-    join_probability: Float[Array, ""]  # of an absent device, after a layer
-    leave_probability: Float[Array, ""]  # of a device, after a layer and with notice
-    failure_probability: Float[Array, ""]  # of a device, in a layer and without notice
-    failure_window: Float[Array, ""]  # the instant is uniform in this times what the reference needs for the layer
-    timeout_factor: Float[Array, ""]  # kappa: of the expected time of a piece, until it is called missing
-    decision_time: Float[Array, ""]  # s that the requester takes for each decision
-    reference_speed: Float[Array, ""]  # FLOP/s, F_ref of the ideal time of a piece
-    lost_slowdown: Float[Array, ""]  # charged for a piece without a result
-    reference_slowdown: Float[Array, ""]  # what the reward divides by
+    usage_change: Float[Array, ""] = parameter(
+        "conditions", "1", "assumed", "probability that usage is drawn anew after a layer", least=0, most=1
+    )
+    bandwidth_change: Float[Array, ""] = parameter(
+        "conditions", "1", "assumed", "probability that a bandwidth is drawn anew after a layer", least=0, most=1
+    )
+    join_probability: Float[Array, ""] = parameter(
+        "conditions", "1", "assumed", "of an absent device, after a layer", least=0, most=1
+    )
+    leave_probability: Float[Array, ""] = parameter(
+        "conditions", "1", "assumed", "of a device, after a layer and with notice", least=0, most=1
+    )
 
 
-class NeuronAllocation(MaskedEnvironment[State, Params]):
+class NeuronAllocation(NeuronProblem[State, Params]):
     """`NeuronAllocation-v0` and its variants: a device for each piece of each layer.
 
     A decision assigns the next piece of the current layer; pieces of a layer are submitted one after the other from
@@ -196,124 +149,53 @@ class NeuronAllocation(MaskedEnvironment[State, Params]):
 
     Args:
         network: Name of a network or JSON file of its neurons (`mec_jax.profiles.neurons`).
-        scenario: "testbed" (static), "dynamic" or "slots": which defaults the numbers have.
-        num_devices: Devices that may be there; 3, or 100 in the scenario "slots", if absent.
+        conditions: "testbed" (static), "dynamic" or "slots": which defaults the numbers have.
+        num_devices: Devices that may be there; 3, or 100 under the conditions "slots", if absent.
         num_slots: Devices that can be chosen from, M_c; all if absent.
         num_pieces: Of a layer, K.
 
     Raises:
-        ValueError: If the network or the scenario is unknown, or a number is not whole, below 1, or leaves slots over.
+        ValueError: If the network or conditions are unknown, or a number is not whole, below 1, or leaves slots over.
     """
+
+    params_type = Params
+    solver = "mec_jax.solvers.neuron_allocation:SOLVER"
 
     def __init__(
         self,
         network: str | os.PathLike[str] = "mobilenet_v2",
-        scenario: str = "testbed",
+        conditions: str = "testbed",
         num_devices: int | None = None,
         num_slots: int | None = None,
         num_pieces: int = 6,
     ) -> None:
-        if scenario not in _SCENARIOS:
-            raise ValueError(f"unknown scenario {scenario!r}: choose from {', '.join(_SCENARIOS)}")
-        self.table: NeuronTable = load_neuron_table(network)
-        self.scenario = scenario
-        self.num_devices = (100 if scenario == "slots" else 3) if num_devices is None else num_devices
-        self.num_slots = self.num_devices if num_slots is None else num_slots
-        self.num_pieces = num_pieces
-        for field in ("num_devices", "num_slots", "num_pieces"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field} is {value!r}: it must be a whole number > 0")
+        if conditions not in CONDITIONS:
+            raise ValueError(f"unknown conditions {conditions!r}: choose from {', '.join(CONDITIONS)}")
+        default = 100 if conditions == "slots" else 3
+        super().__init__(network, default if num_devices is None else num_devices, num_pieces)
+        self.conditions = conditions
+        self._num_slots = check_count("num_slots", self.num_devices if num_slots is None else num_slots)
         if self.num_slots > self.num_devices:
             raise ValueError(f"{self.num_slots} slots for {self.num_devices} devices: have at most as many")
 
     @property
     @override
-    def name(self) -> str:
-        return _NAMES[self.scenario]
+    def num_slots(self) -> int:
+        return self._num_slots
 
     @property
-    def num_layers(self) -> int:
-        """Layers that have neurons, L."""
-        return self.table.num_layers
+    @override
+    def traits(self) -> Traits:
+        return Traits(discrete=True, continuous=False, slots=self.table.slots)
+
+    @property
+    @override
+    def table(self) -> ObservationTable:
+        return ObservationTable((Block(PIECE_FIELDS), Block(DEVICE_FIELDS, "slot", self.num_slots)))
 
     @override
-    def params(self, **numbers: Any) -> Params:
-        """The network's numbers and, for what the paper leaves out, documented defaults, with some fields replaced.
-
-        Args:
-            **numbers: Fields of `Params`; a number where an array is due holds for all layers or devices.
-
-        Raises:
-            ValueError: If there is no such field, the shape does not fit or a value is out of range.
-        """
-        table, layer = self.table, (self.num_layers,)
-        decisions = sum(min(neurons, self.num_pieces) for neurons in table.neurons)
-        scenario = _SCENARIOS[self.scenario]
-        # (default, shape, kind, least, most); without a least value, numbers must be positive.
-        defaults: dict[str, tuple[Any, tuple[int, ...], type, float | None, float | None]] = {
-            "max_steps_in_episode": (decisions, (), int, 1, None),
-            "neurons": (table.neurons, layer, int, 1, None),
-            "neuron_flops": (table.neuron_flops, layer, float, None, None),
-            "input_elements": (table.input_elements, layer, float, 0, None),
-            "output_elements": (table.output_elements, layer, float, 0, None),
-            "own_inputs": (table.own_inputs, layer, bool, None, None),
-            # Features as 8-bit integers; see the class for why not 32 bit.
-            "bits_per_element": (8.0, (), float, 0, None),
-            "resend_input": (False, (), bool, None, None),
-            # A Raspberry Pi 4: at 30 % usage it takes MobileNetV2's 0.6 GFLOP in 0.29 s.
-            "device_speed": (3e9, (self.num_devices,), float, None, None),
-            **{
-                name: (scenario[name], (), float, None if name.startswith("bandwidth_") else 0, None)
-                for name in ("bandwidth_low", "bandwidth_high")
-            },
-            # Some of the processor must be left, or a piece never ends.
-            **{name: (scenario[name], (), float, 0, 0.99) for name in ("usage_low", "usage_high")},
-            **{
-                name: (scenario[name], (), float, 0, 1)
-                for name in scenario
-                if name.endswith("_change") or name.endswith("_probability")
-            },
-            # Long enough that most failures hit work under way.
-            "failure_window": (1.0, (), float, 0, None),
-            # kappa is not given. Twice the expected time is the usual first choice for a timeout.
-            "timeout_factor": (2.0, (), float, 1, None),
-            # The paper measures 1-2 ms a decision on a Pi: 318 would take longer than the inference. An exported
-            # policy of this suite needs less than 0.1 ms, which is left out.
-            "decision_time": (0.0, (), float, 0, None),
-            # The nominal device at the paper's usage of 30 %.
-            "reference_speed": (0.7 * 3e9, (), float, None, None),
-        }
-        known = [*defaults, "lost_slowdown", "reference_slowdown"]
-        if unknown := set(numbers) - set(known):
-            raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
-        fields = {
-            name: number(name, numbers.get(name, default), shape, kind, least, most)
-            for name, (default, shape, kind, least, most) in defaults.items()
-        }
-        for name in ("usage", "bandwidth"):
-            low, high = fields[f"{name}_low"], fields[f"{name}_high"]
-            if not is_traced(low) and not is_traced(high) and low > high:
-                raise ValueError(f"{name}_low {low} exceeds {name}_high {high}: swap them, or give both")
-        one = jnp.ones_like(fields["reference_speed"])
-        params = Params(**fields, lost_slowdown=one, reference_slowdown=one)
-        nominal = _nominal_slowdown(self, params)
-        # By default round-robin under nominal conditions earns -1 a layer, and a lost piece costs ten times what one
-        # costs there: far more than a reassignment.
-        reference = numbers.get("reference_slowdown", nominal / self.num_layers)
-        lost = numbers.get("lost_slowdown", 10 * nominal / self.num_decisions(params))
-        return params.replace(
-            reference_slowdown=number("reference_slowdown", reference, (), float),
-            lost_slowdown=number("lost_slowdown", lost, (), float, 0),
-        )
-
-    def evaluation_params(self, params: Params | None = None) -> Params:
-        """The evaluation scenario: the training distribution, as the paper trains for the conditions that it meets.
-
-        Args:
-            params: What else holds; the defaults if absent.
-        """
-        return self.default_params if params is None else params
+    def given(self, numbers: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+        return {**super().given(numbers), **CONDITIONS[self.conditions]}
 
     @override
     def reset_env(self, key: Array, params: Params) -> tuple[Float[Array, " observation"], State]:
@@ -407,75 +289,38 @@ class NeuronAllocation(MaskedEnvironment[State, Params]):
     def observe(
         self, key: Array, state: State, action: Int[Array, ""] | None, params: Params
     ) -> Float[Array, " observation"]:
-        layer = self._layer(state)
+        layer, queue = self._layer(state), state.queue
         pieces, devices = self.pieces(layer, params), self.devices(state.context, params)
-        count = jnp.minimum(params.neurons[layer], self.num_pieces)
         now = (state.piece + 1) * params.decision_time
         flops = pieces.flops[state.piece]
-
-        def bits(x: Array) -> Array:
-            return jnp.log10(1 + x / BITS_UNIT)
 
         def backlog(free: Array) -> Array:
             return jnp.log10(1 + jnp.maximum(free - now, 0) * params.reference_speed / flops)
 
-        common = [
-            state.layer / self.num_layers,
-            state.piece / self.num_pieces,
-            (count - state.piece) / self.num_pieces,
-            jnp.log10(flops / WORK_UNIT),
-            bits(pieces.shared_bits),
-            bits(pieces.own_bits[state.piece]),
-            bits(pieces.output_bits[state.piece]),
-        ]
-        present = devices.failure > 0
-        columns = [
-            jnp.ones(self.num_slots),
-            jnp.log10(devices.speed / SPEED_UNIT),
-            jnp.log10(devices.bandwidth / BANDWIDTH_UNIT),
-            state.queue.informed,
-            backlog(state.queue.down),
-            backlog(state.queue.cpu),
-            backlog(state.queue.up),
-        ]
-        slots = jnp.where(present[:, None], jnp.stack(columns, axis=1), 0)
-        return jnp.concatenate([jnp.stack(common), slots.reshape(-1)]).astype(params.reference_speed.dtype)
+        backlogs = {"down": backlog(queue.down), "cpu": backlog(queue.cpu), "up": backlog(queue.up)}
+        # The layer itself, which after the last is one more than there are.
+        common = self.piece_features(layer, state.piece, pieces, params) | {"layer": state.layer / self.num_layers}
+        slots = self.device_features(devices, devices.failure > 0, queue.informed, backlogs)
+        return self.table.join(common, slots).astype(params.reference_speed.dtype)
 
+    @override
     def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:
-        """What `observe` shows, read back to rounding errors: so that heuristics are policies of the observation."""
-        layer = jnp.clip(jnp.round(observation[0] * self.num_layers), 0, self.num_layers - 1).astype(jnp.int32)
-        piece = jnp.clip(jnp.round(observation[1] * self.num_pieces), 0, self.num_pieces - 1).astype(jnp.int32)
-        columns = observation[COMMON_FEATURES:].reshape(self.num_slots, SLOT_FEATURES)
-        ideal = self.pieces(layer, params).flops[piece] / params.reference_speed
-        down, cpu, up = ((10 ** columns[:, i] - 1) * ideal for i in (4, 5, 6))
+        common, slots = self.table.split(observation)
+        layer, piece = self.read_piece(common)
         return Situation(
             layer=layer,
             piece=piece,
-            present=self.action_mask(observation, params)["action"],
-            speed=SPEED_UNIT * 10 ** columns[:, 1],
-            bandwidth=BANDWIDTH_UNIT * 10 ** columns[:, 2],
-            queue=Queue(down, cpu, up, columns[:, 3] > 0.5),
+            present=slots["present"] > 0,
+            speed=SPEED_UNIT * 10 ** slots["speed"],
+            bandwidth=BANDWIDTH_UNIT * 10 ** slots["bandwidth"],
+            queue=read_queue(slots, self.ideal_time(layer, piece, params)),
         )
-
-    @property
-    def observation_slots(self) -> tuple[int, int, int]:
-        """How an observation is made: common features, then of so many slots so many features each."""
-        return COMMON_FEATURES, self.num_slots, SLOT_FEATURES
-
-    @property
-    @override
-    def mask_entries(self) -> dict[str, range]:
-        return {"action": range(COMMON_FEATURES, COMMON_FEATURES + self.num_slots * SLOT_FEATURES, SLOT_FEATURES)}
 
     @override
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:
         return (state.layer >= self.num_layers) | (state.lost > 0)
 
     @override
-    def is_truncated(self, state: State, params: Params) -> Bool[Array, ""]:
-        # An inference that is over was not cut off.
-        return super().is_truncated(state, params) & ~self.is_terminated(state, params)
-
     def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: Params) -> dict[str, Array]:
         """Of an episode, from the last step's `info`: mean slowdown of its pieces, latency (s), and how many pieces
         were reassigned or lost.
@@ -486,31 +331,6 @@ class NeuronAllocation(MaskedEnvironment[State, Params]):
             "reassigned": info["reassigned"],
             "lost": info["lost"],
         }
-
-    @override
-    def action_space(self, params: Params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_slots)
-
-    @override
-    def observation_space(self, params: Params) -> spaces.Box:
-        size = COMMON_FEATURES + self.num_slots * SLOT_FEATURES
-        return spaces.Box(-jnp.inf, jnp.inf, (size,), params.reference_speed.dtype)
-
-    def num_decisions(self, params: Params) -> Int[Array, ""]:
-        """Pieces of all layers that are not empty."""
-        return jnp.sum(jnp.minimum(params.neurons, self.num_pieces))
-
-    def pieces(self, layer: Int[Array, ""], params: Params) -> Pieces:
-        """The pieces of a layer."""
-        size = piece_sizes(params.neurons[layer], self.num_pieces)
-        share = size / params.neurons[layer]
-        input_bits = params.input_elements[layer] * params.bits_per_element
-        return Pieces(
-            flops=size * params.neuron_flops[layer],
-            shared_bits=jnp.where(params.own_inputs[layer], 0, input_bits),
-            own_bits=jnp.where(params.own_inputs[layer], input_bits * share, 0),
-            output_bits=params.output_elements[layer] * params.bits_per_element * share,
-        )
 
     def devices(self, context: Context, params: Params) -> Devices:
         """The devices of the slots."""
@@ -524,9 +344,7 @@ class NeuronAllocation(MaskedEnvironment[State, Params]):
     def first_context(self, key: Array, params: Params) -> Context:
         """The context of the first layer; what changes is as it is in the long run."""
         draw = self._draws(key, params)
-        present = draw.member < params.present_probability
-        # The requester asks only when someone is there.
-        present |= ~jnp.any(present) & (jnp.arange(self.num_devices) == jnp.argmin(draw.member))
+        present = some_present(draw.member, params.present_probability)
         failure = self._failure(draw, present, jnp.zeros((), jnp.int32), params)
         return Context(self._usage(draw, params), self._bandwidth(draw, params), present, failure)
 
@@ -539,18 +357,6 @@ class NeuronAllocation(MaskedEnvironment[State, Params]):
         changes = draw.bandwidth_changes < params.bandwidth_change
         bandwidth = jnp.where(changes, self._bandwidth(draw, params), context.bandwidth)
         return Context(usage, bandwidth, present, self._failure(draw, present, layer, params))
-
-    def valid_action(self, action: Int[Array, ""], present: Bool[Array, " slot"]) -> Int[Array, ""]:
-        """The slot, clipped to those there are; instead of an empty one, the next that is not.
-
-        Raises:
-            ValueError: If the action is no scalar.
-        """
-        if jnp.shape(action) != ():
-            raise ValueError(f"action of shape {jnp.shape(action)}: it must be one slot; use jax.vmap for a batch")
-        slot = jnp.clip(jnp.asarray(action, jnp.int32), 0, self.num_slots - 1)
-        ahead = (jnp.arange(self.num_slots) - slot) % self.num_slots
-        return jnp.argmin(jnp.where(present, ahead, self.num_slots)).astype(jnp.int32)
 
     def _layer(self, state: State) -> Int[Array, ""]:
         return jnp.minimum(state.layer, self.num_layers - 1)  # after the last, anything that is defined
@@ -569,10 +375,7 @@ class NeuronAllocation(MaskedEnvironment[State, Params]):
         self, draw: "_Draws", present: Bool[Array, " device"], layer: Int[Array, ""], params: Params
     ) -> Float[Array, " device"]:
         alone = params.neurons[layer] * params.neuron_flops[layer] / params.reference_speed
-        tiny = jnp.finfo(alone.dtype).tiny  # 0 is for the absent
-        instant = jnp.maximum(draw.instant * params.failure_window * alone, tiny)
-        fails = draw.fails < params.failure_probability
-        return jnp.where(present, jnp.where(fails, instant, jnp.inf), 0)
+        return failure_times(present, draw.fails, draw.instant, alone, params)
 
 
 class _Draws(NamedTuple):
@@ -585,31 +388,3 @@ class _Draws(NamedTuple):
     member: Float[Array, " device"]
     fails: Float[Array, " device"]
     instant: Float[Array, " device"]
-
-
-@partial(jax.jit, static_argnames="env")
-def _nominal_slowdown(env: NeuronAllocation, params: Params) -> Float[Array, ""]:
-    """Sum of slowdowns of round-robin with every device there, at mean usage and bandwidth, without failures."""
-    devices = Devices(
-        speed=(1 - (params.usage_low + params.usage_high) / 2) * params.device_speed[: env.num_slots],
-        bandwidth=jnp.full(env.num_slots, jnp.sqrt(params.bandwidth_low * params.bandwidth_high)),
-        failure=jnp.full(env.num_slots, jnp.inf),
-    )
-
-    def layer_slowdown(layer: Int[Array, ""]) -> Float[Array, ""]:
-        pieces = env.pieces(layer, params)
-
-        def assign(queue: Queue, piece: Int[Array, ""]) -> tuple[Queue, Float[Array, ""]]:
-            now, slot = (piece + 1) * params.decision_time, piece % env.num_slots
-            after = after_submission(queue, devices, pieces, piece, now, params.resend_input)
-            ideal = pieces.flops[piece] / params.reference_speed
-            return submit(queue, after, slot), jnp.where(ideal > 0, after.up[slot] / ideal, 0)
-
-        start = empty_queue(env.num_slots, params.reference_speed.dtype)
-        return jnp.sum(jax.lax.scan(assign, start, jnp.arange(env.num_pieces))[1])
-
-    return jnp.sum(jax.vmap(layer_slowdown)(jnp.arange(env.num_layers)))
-
-
-dynamic = partial(NeuronAllocation, scenario="dynamic")
-slots = partial(NeuronAllocation, scenario="slots")

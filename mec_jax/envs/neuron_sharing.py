@@ -6,26 +6,33 @@ Intelligent IoT Devices", DeColla, Figs. 5c and 6d), which the paper names and d
 """
 
 import os
-from typing import Any, NamedTuple, cast, override
+from collections.abc import Mapping
+from typing import NamedTuple, cast, override
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import environment
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mec_jax.envs.base import MaskedEnvironment
-from mec_jax.envs.neuron_allocation import (
+from mec_jax.contracts import Traits
+from mec_jax.envs.neurons import (
     BANDWIDTH_UNIT,
-    BITS_UNIT,
-    COMMON_FEATURES,
-    SLOT_FEATURES,
+    DEVICE_FIELDS,
+    PIECE_FIELDS,
     SPEED_UNIT,
-    WORK_UNIT,
+    TESTBED,
     Context,
-    NeuronAllocation,
+    NeuronParams,
+    NeuronProblem,
+    failure_times,
+    read_queue,
+    some_present,
 )
-from mec_jax.envs.parameters import number
+from mec_jax.files import check_count
+from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.parameters import parameter
 from mec_jax.physics.neuron_allocation import Devices, Pieces, Queue
 from mec_jax.physics.neuron_sharing import (
     Rules,
@@ -37,34 +44,13 @@ from mec_jax.physics.neuron_sharing import (
     send_again,
     send_first,
 )
-from mec_jax.profiles.neurons import NeuronTable
 
-OTHER_FEATURES = 3
-"""Numbers of the observation for each other requester."""
-
-# Numbers that are those of `NeuronAllocation`, its defaults on the testbed included.
-_SAME = (
-    "neurons",
-    "neuron_flops",
-    "input_elements",
-    "output_elements",
-    "own_inputs",
-    "bits_per_element",
-    "resend_input",
-    "device_speed",
-    "usage_low",
-    "usage_high",
-    "bandwidth_low",
-    "bandwidth_high",
-    "present_probability",
-    "failure_probability",
-    "failure_window",
-    "timeout_factor",
-    "decision_time",
-    "reference_speed",
-    "lost_slowdown",
-    "reference_slowdown",
+OTHER_FIELDS = (
+    ObservationField("other_layer", "layers", "layer / layers"),
+    ObservationField("other_pieces", "pieces", "pieces submitted of it / pieces of a layer"),
+    ObservationField("other_wait", "s", "log10(1 + wait / ideal time of the next piece)"),
 )
+"""Of each other requester, in cyclic order."""
 
 
 class Situation(NamedTuple):
@@ -98,34 +84,14 @@ class State(environment.EnvState):
 
 
 @struct.dataclass(kw_only=True)
-class Params(environment.EnvParams):
+class Params(NeuronParams):
     """Every number of the problem. All are traced: replace, sweep or vmap any of them without recompiling."""
 
-    max_steps_in_episode: Int[Array, ""]  # decisions until truncation; by default the networks need no more
-    neurons: Int[Array, " layer"]
-    neuron_flops: Float[Array, " layer"]  # FLOP of one neuron
-    input_elements: Float[Array, " layer"]
-    output_elements: Float[Array, " layer"]
-    own_inputs: Bool[Array, " layer"]  # a neuron reads its own part of the input only
-    bits_per_element: Float[Array, ""]  # 0: nothing is exchanged
-    resend_input: Bool[Array, ""]  # the shared input goes along with every piece, not once a layer to a device
-    device_speed: Float[Array, " device"]  # FLOP/s of an idle device
-    usage_low: Float[Array, ""]  # a device's usage by others is uniform between the two
-    usage_high: Float[Array, ""]
-    bandwidth_low: Float[Array, ""]  # bit/s; a link's bandwidth is log-uniform between the two
-    bandwidth_high: Float[Array, ""]  # bit/s
-    present_probability: Float[Array, ""]  # of a device, when an episode starts; at least one is there
-    failure_probability: Float[Array, ""]  # of a device, in an episode and without notice
-    failure_window: Float[Array, ""]  # the instant is uniform in this times what the reference needs for a network
-    timeout_factor: Float[Array, ""]  # kappa: of the expected time of a piece, until it is called missing
-    decision_time: Float[Array, ""]  # s that a requester takes for each decision
-    arrival_gap: Float[Array, ""]  # s from one request to the next
-    reference_speed: Float[Array, ""]  # FLOP/s, F_ref of the ideal time of a piece
-    lost_slowdown: Float[Array, ""]  # charged for a piece without a result
-    reference_slowdown: Float[Array, ""]  # what the reward divides by
+    # All at once: the paper's concurrent tasks.
+    arrival_gap: Float[Array, ""] = parameter(0.0, "s", "Fig. 5c", "from one request to the next", least=0)
 
 
-class NeuronSharing(MaskedEnvironment[State, Params]):
+class NeuronSharing(NeuronProblem[State, Params]):
     """`NeuronSharing-v0`: a device for each piece of each layer of several inferences at once.
 
     Requester i asks at i times the arrival gap, and goes through the layers of the same network with a barrier after
@@ -172,6 +138,9 @@ class NeuronSharing(MaskedEnvironment[State, Params]):
         ValueError: If the network is unknown, or a number is not whole or below 1.
     """
 
+    params_type = Params
+    solver = "mec_jax.solvers.neuron_sharing:SOLVER"
+
     def __init__(
         self,
         network: str | os.PathLike[str] = "mobilenet_v2",
@@ -179,55 +148,26 @@ class NeuronSharing(MaskedEnvironment[State, Params]):
         num_devices: int = 3,
         num_pieces: int = 6,
     ) -> None:
-        if isinstance(num_requesters, bool) or not isinstance(num_requesters, int) or num_requesters < 1:
-            raise ValueError(f"num_requesters is {num_requesters!r}: it must be a whole number > 0")
-        self.alone = NeuronAllocation(network, num_devices=num_devices, num_pieces=num_pieces)
-        self.table: NeuronTable = self.alone.table
-        self.num_requesters = num_requesters
-        self.num_devices = num_devices
-        self.num_pieces = num_pieces
+        super().__init__(network, num_devices, num_pieces)
+        self.num_requesters = check_count("num_requesters", num_requesters)
 
     @property
     @override
-    def name(self) -> str:
-        return "NeuronSharing-v0"
+    def traits(self) -> Traits:
+        contended = self.num_requesters > 1
+        return Traits(discrete=True, continuous=False, contended=contended, slots=self.table.slots)
 
     @property
-    def num_layers(self) -> int:
-        """Layers that have neurons, L."""
-        return self.table.num_layers
+    @override
+    def table(self) -> ObservationTable:
+        others = Block(OTHER_FIELDS, "other requester", self.num_requesters - 1)
+        return ObservationTable((Block(PIECE_FIELDS), others, Block(DEVICE_FIELDS, "device", self.num_devices)))
 
     @override
-    def params(self, **numbers: Any) -> Params:
-        """The network's numbers and the defaults of `NeuronAllocation` on the testbed, with some fields replaced.
-
-        Args:
-            **numbers: Fields of `Params`; a number where an array is due holds for all layers or devices.
-
-        Raises:
-            ValueError: If there is no such field, the shape does not fit or a value is out of range.
-        """
-        known = ["max_steps_in_episode", "arrival_gap", *_SAME]
-        if unknown := set(numbers) - set(known):
-            raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
-        alone = self.alone.params(**{name: numbers[name] for name in _SAME if name in numbers})
-        decisions = self.num_requesters * sum(min(neurons, self.num_pieces) for neurons in self.table.neurons)
-        return Params(
-            max_steps_in_episode=number(
-                "max_steps_in_episode", numbers.get("max_steps_in_episode", decisions), (), int, 1
-            ),
-            # All at once: the paper's concurrent tasks.
-            arrival_gap=number("arrival_gap", numbers.get("arrival_gap", 0.0), (), float, 0),
-            **{name: getattr(alone, name) for name in _SAME},
-        )
-
-    def evaluation_params(self, params: Params | None = None) -> Params:
-        """The evaluation scenario: the training distribution.
-
-        Args:
-            params: What else holds; the defaults if absent.
-        """
-        return self.default_params if params is None else params
+    def given(self, numbers: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+        given = super().given(numbers)
+        decisions = self.num_requesters * cast(int, given["max_steps_in_episode"])
+        return {**given, **TESTBED, "max_steps_in_episode": decisions}
 
     @override
     def reset_env(self, key: Array, params: Params) -> tuple[Float[Array, " observation"], State]:
@@ -251,7 +191,7 @@ class NeuronSharing(MaskedEnvironment[State, Params]):
     def step_env(
         self, key: Array, state: State, action: Int[Array, ""], params: Params
     ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
-        devices, pieces = self.devices(state.context, params), self.pieces(state.layer, params)
+        devices, pieces = self.devices(state.context, params), self.all_pieces(state.layer, params)
         rules = Rules(params.resend_input, params.timeout_factor, params.decision_time)
         more_layers = state.layer + 1 < self.num_layers
         device = self.valid_action(action, devices.failure > state.sharing.start[state.requester])
@@ -329,80 +269,44 @@ class NeuronSharing(MaskedEnvironment[State, Params]):
         now = start + (piece + 1) * params.decision_time
         flops = pieces.flops[piece]
 
-        def bits(x: Array) -> Array:
-            return jnp.log10(1 + x / BITS_UNIT)
-
         def wait(until: Array) -> Array:
             return jnp.log10(1 + jnp.maximum(until - now, 0) * params.reference_speed / flops)
 
-        common = [
-            layer / self.num_layers,
-            piece / self.num_pieces,
-            (count - piece) / self.num_pieces,
-            jnp.log10(flops / WORK_UNIT),
-            bits(pieces.shared_bits),
-            bits(pieces.own_bits[piece]),
-            bits(pieces.output_bits[piece]),
-        ]
-        columns = [
-            jnp.ones(self.num_devices),
-            jnp.log10(devices.speed / SPEED_UNIT),
-            jnp.log10(devices.bandwidth / BANDWIDTH_UNIT),
-            sharing.informed[requester],
-            wait(sharing.down),
-            wait(sharing.cpu),
-            wait(sharing.up),
-        ]
-        slots = jnp.where((devices.failure > start)[:, None], jnp.stack(columns, axis=1), 0)
+        backlogs = {"down": wait(sharing.down), "cpu": wait(sharing.cpu), "up": wait(sharing.up)}
         other = (requester + jnp.arange(1, self.num_requesters)) % self.num_requesters
         known = jnp.where(jnp.isfinite(sharing.expected), sharing.expected, -jnp.inf)
         back = jnp.maximum(jnp.max(known, axis=1), sharing.start)
-        others = [state.layer / self.num_layers, sharing.submitted / self.num_pieces, wait(back)]
-        rows = jnp.stack(others, axis=1)[other]
-        parts = [jnp.stack(common), rows.reshape(-1), slots.reshape(-1)]
-        return jnp.concatenate(parts).astype(params.reference_speed.dtype)
+        others = {
+            "other_layer": (state.layer / self.num_layers)[other],
+            "other_pieces": (sharing.submitted / self.num_pieces)[other],
+            "other_wait": wait(back)[other],
+        }
+        common = self.piece_features(layer, piece, pieces, params)
+        slots = self.device_features(devices, devices.failure > start, sharing.informed[requester], backlogs)
+        return self.table.join(common, others, slots).astype(params.reference_speed.dtype)
 
+    @override
     def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:
-        """What `observe` shows, read back to rounding errors: so that heuristics are policies of the observation."""
-        layer = jnp.clip(jnp.round(observation[0] * self.num_layers), 0, self.num_layers - 1).astype(jnp.int32)
-        piece = jnp.clip(jnp.round(observation[1] * self.num_pieces), 0, self.num_pieces - 1).astype(jnp.int32)
-        common, devices, features = self.observation_slots
-        others = observation[COMMON_FEATURES:common].reshape(self.num_requesters - 1, OTHER_FEATURES)
-        columns = observation[common:].reshape(devices, features)
-        ideal = self.pieces(layer, params).flops[piece] / params.reference_speed
-        down, cpu, up = ((10 ** columns[:, i] - 1) * ideal for i in (4, 5, 6))
+        common, others, slots = self.table.split(observation)
+        layer, piece = self.read_piece(common)
+        ideal = self.ideal_time(layer, piece, params)
         return Situation(
             layer=layer,
             piece=piece,
-            present=self.action_mask(observation, params)["action"],
-            speed=SPEED_UNIT * 10 ** columns[:, 1],
-            bandwidth=BANDWIDTH_UNIT * 10 ** columns[:, 2],
-            queue=Queue(down, cpu, up, columns[:, 3] > 0.5),
-            other_layer=jnp.round(others[:, 0] * self.num_layers).astype(jnp.int32),
-            other_pieces=jnp.round(others[:, 1] * self.num_pieces).astype(jnp.int32),
-            other_wait=(10 ** others[:, 2] - 1) * ideal,
+            present=slots["present"] > 0,
+            speed=SPEED_UNIT * 10 ** slots["speed"],
+            bandwidth=BANDWIDTH_UNIT * 10 ** slots["bandwidth"],
+            queue=read_queue(slots, ideal),
+            other_layer=jnp.round(others["other_layer"] * self.num_layers).astype(jnp.int32),
+            other_pieces=jnp.round(others["other_pieces"] * self.num_pieces).astype(jnp.int32),
+            other_wait=(10 ** others["other_wait"] - 1) * ideal,
         )
-
-    @property
-    def observation_slots(self) -> tuple[int, int, int]:
-        """How an observation is made: common features, then of so many devices so many features each."""
-        return COMMON_FEATURES + (self.num_requesters - 1) * OTHER_FEATURES, self.num_devices, SLOT_FEATURES
-
-    @property
-    @override
-    def mask_entries(self) -> dict[str, range]:
-        common, devices, features = self.observation_slots
-        return {"action": range(common, common + devices * features, features)}
 
     @override
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:
         return state.over
 
     @override
-    def is_truncated(self, state: State, params: Params) -> Bool[Array, ""]:
-        # Inferences that are over were not cut off.
-        return super().is_truncated(state, params) & ~self.is_terminated(state, params)
-
     def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: Params) -> dict[str, Array]:
         """Of an episode, from the last step's `info`: mean slowdown of its pieces, latency (s, mean over requesters),
         variance of device use, and how many pieces were reassigned or lost.
@@ -416,26 +320,13 @@ class NeuronSharing(MaskedEnvironment[State, Params]):
         }
 
     @override
-    def action_space(self, params: Params) -> spaces.Discrete:
-        return spaces.Discrete(self.num_devices)
-
-    @override
-    def observation_space(self, params: Params) -> spaces.Box:
-        common, devices, features = self.observation_slots
-        size = common + devices * features
-        return spaces.Box(-jnp.inf, jnp.inf, (size,), params.reference_speed.dtype)
-
     def num_decisions(self, params: Params) -> Int[Array, ""]:
         """Pieces of all layers of all requesters that are not empty."""
         return self.num_requesters * jnp.sum(jnp.minimum(params.neurons, self.num_pieces))
 
-    def pieces(self, layer: Int[Array, "*requester"], params: Params) -> Pieces:
-        """The pieces of a layer, or of one for each requester."""
-
-        def of_layer(layer: Int[Array, ""]) -> Pieces:
-            return self.alone.pieces(layer, cast(Any, params))  # which has these fields too
-
-        return jax.vmap(of_layer)(layer) if jnp.ndim(layer) else of_layer(layer)
+    def all_pieces(self, layer: Int[Array, " requester"], params: Params) -> Pieces:
+        """The pieces of each requester's layer."""
+        return jax.vmap(self.pieces, (0, None))(layer, params)
 
     def devices(self, context: Context, params: Params) -> Devices:
         """The devices; failures are s since the first request."""
@@ -444,31 +335,14 @@ class NeuronSharing(MaskedEnvironment[State, Params]):
     def context(self, key: Array, params: Params) -> Context:
         """What holds for an episode."""
         draw = _Draws(*jax.random.uniform(key, (len(_Draws._fields), self.num_devices), params.reference_speed.dtype))
-        present = draw.member < params.present_probability
-        # Requesters ask only when someone is there.
-        present |= ~jnp.any(present) & (jnp.arange(self.num_devices) == jnp.argmin(draw.member))
+        present = some_present(draw.member, params.present_probability)
         alone = jnp.sum(params.neurons * params.neuron_flops) / params.reference_speed
-        tiny = jnp.finfo(alone.dtype).tiny  # 0 is for the absent
-        instant = jnp.maximum(draw.instant * params.failure_window * alone, tiny)
-        fails = draw.fails < params.failure_probability
         return Context(
             usage=params.usage_low + (params.usage_high - params.usage_low) * draw.usage,
             bandwidth=params.bandwidth_low * (params.bandwidth_high / params.bandwidth_low) ** draw.bandwidth,
             present=present,
-            failure=jnp.where(present, jnp.where(fails, instant, jnp.inf), 0),
+            failure=failure_times(present, draw.fails, draw.instant, alone, params),
         )
-
-    def valid_action(self, action: Int[Array, ""], present: Bool[Array, " device"]) -> Int[Array, ""]:
-        """The device, clipped to those there are; instead of an absent one, the next that is there.
-
-        Raises:
-            ValueError: If the action is no scalar.
-        """
-        if jnp.shape(action) != ():
-            raise ValueError(f"action of shape {jnp.shape(action)}: it must be one device; use jax.vmap for a batch")
-        device = jnp.clip(jnp.asarray(action, jnp.int32), 0, self.num_devices - 1)
-        ahead = (jnp.arange(self.num_devices) - device) % self.num_devices
-        return jnp.argmin(jnp.where(present, ahead, self.num_devices)).astype(jnp.int32)
 
 
 class _Draws(NamedTuple):

@@ -5,21 +5,25 @@ the controller picks per UE where to cut the network, on which channel to send t
 """
 
 import os
-from collections.abc import Sequence
-from typing import Any, NamedTuple, override
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, override
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mec_jax.envs.base import SuiteEnvironment
-from mec_jax.envs.parameters import is_traced, number
-from mec_jax.envs.spaces import DiscreteArray, NamedTupleSpace
+from mec_jax.contracts import Problem, Traits
+from mec_jax.files import check_count
+from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.parameters import parameter
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
 from mec_jax.physics.radio import path_gain
 from mec_jax.profiles import Profile, load_profile
+from mec_jax.spaces import DiscreteArray, NamedTupleSpace
 
 INPUT_BITS = 1_204_224
 """Observation normaliser of the bits left: a raw 3 x 224 x 224 input of 8 bit (reference implementation)."""
@@ -57,28 +61,59 @@ class State(environment.EnvState):
 class Params(environment.EnvParams):
     """Every number of the problem. All are traced: replace, sweep or vmap any of them without recompiling."""
 
-    max_steps_in_episode: Int[Array, ""]  # frames until truncation
-    frame_time: Float[Array, ""]  # s, T0
-    beta: Float[Array, ""]  # s/J, weight of energy against time
-    finished_floor: Float[Array, ""]  # tasks, least divisor of the reward
-    paper_reward: Bool[Array, ""]  # eq. 12 (sums over UEs) instead of the reference's means
-    all_interfere: Bool[Array, ""]  # eq. 5 as printed instead of the UEs now sending on the same channel
-    bandwidth: Float[Array, " channel"]  # Hz
-    noise: Float[Array, " channel"]  # W
-    path_loss: Float[Array, ""]  # exponent of the distance
-    power_max: Float[Array, " ue"]  # W
-    distance_min: Float[Array, " ue"]  # m
-    distance_max: Float[Array, " ue"]  # m
-    tasks_mean: Float[Array, " ue"]  # tasks per UE at the start of an episode
-    tasks_poisson: Bool[Array, ""]  # Poisson with that mean, at least 1, or just the mean
-    first_random: Bool[Array, ""]  # first cut and channel random, or local on channel 0
-    front_time: Float[Array, "ue point"]  # s, front part and encoder
-    front_power: Float[Array, "ue point"]  # W while computing
-    feature_bits: Float[Array, "ue point"]  # bit to send
-    time_scale: Float[Array, " ue"]  # s, observation normaliser of the time left
+    # The reference cuts training episodes at 60 frames; without that a UE at 100 m with little power can hold an
+    # episode up for thousands.
+    max_steps_in_episode: int = parameter(60, "frames", "reference", "until truncation", least=1)
+    frame_time: Float[Array, ""] = parameter(0.5, "s", "section 6.3.1", "T0")
+    beta: Float[Array, ""] = parameter(0.47, "s/J", "section 6.3.1", "weight of energy against time", least=0)
+    finished_floor: Float[Array, ""] = parameter(0.8, "tasks", "reference", "least divisor of the reward")
+    paper_reward: Bool[Array, ""] = parameter(False, "1", "reference", "eq. 12, sums over UEs, not means")
+    all_interfere: Bool[Array, ""] = parameter(False, "1", "reference", "eq. 5 as printed: not only who sends there")
+    bandwidth: Float[Array, " channel"] = parameter(1e6, "Hz", "section 6.3.1")
+    noise: Float[Array, " channel"] = parameter(1e-9, "W", "section 6.3.1")
+    path_loss: Float[Array, ""] = parameter(3.0, "1", "section 6.3.1", "exponent of the distance", least=0)
+    power_max: Float[Array, " ue"] = parameter(1.0, "W", "section 6.3.1")
+    distance_min: Float[Array, " ue"] = parameter(1.0, "m", "section 6.3.1")
+    distance_max: Float[Array, " ue"] = parameter(100.0, "m", "section 6.3.1", not_below="distance_min")
+    tasks_mean: Float[Array, " ue"] = parameter(200.0, "tasks", "section 6.3.1", "at the start of an episode")
+    tasks_poisson: Bool[Array, ""] = parameter(True, "1", "section 6.3.1", "Poisson, at least 1, or just the mean")
+    first_random: Bool[Array, ""] = parameter(True, "1", "reference", "first cut and channel, or local on channel 0")
+    front_time: Float[Array, "ue point"] = parameter("profile", "s", "profile", "front part and encoder", least=0)
+    front_power: Float[Array, "ue point"] = parameter("profile", "W", "profile", "while computing", least=0)
+    feature_bits: Float[Array, "ue point"] = parameter("profile", "bit", "profile", "to send", least=0)
+    time_scale: Float[Array, " ue"] = parameter("profile", "s", "reference", "normaliser of the time left")
 
 
-class MultiUEOffloading(SuiteEnvironment[State, Params]):
+class Seen(NamedTuple):
+    """What the observation says of each UE, by column."""
+
+    tasks_left: Float[Array, " ue"]
+    time_left: Float[Array, " ue"]
+    bits_left: Float[Array, " ue"]
+    distance: Float[Array, " ue"]
+
+
+UE_FIELDS = (
+    ObservationField("tasks_left", "tasks", "tasks left / tasks given"),
+    ObservationField("time_left", "s", "time left / local time"),
+    ObservationField("bits_left", "bit", "bits left / 1204224"),
+    ObservationField("distance", "m", "(distance - 1) / 99"),
+)
+"""Columns of the observation, for each UE."""
+
+
+def observation_table(num_ues: int) -> ObservationTable:
+    """What the observation is made of."""
+    return ObservationTable((Block(UE_FIELDS, "UE", num_ues),))
+
+
+def seen(observation: Float[Array, " observation"]) -> Seen:
+    """The columns of an observation, as they are: normalised."""
+    (columns,) = observation_table(observation.shape[-1] // len(UE_FIELDS)).split(observation)
+    return Seen(**columns)
+
+
+class MultiUEOffloading(Problem[State, Params, OffloadAction]):
     """`MultiUEOffloading-v0`: cut point, channel and transmit power for every UE in every frame.
 
     The dynamics are event driven and exact (`physics.frame`), as in the authors' public implementation. An episode
@@ -102,79 +137,50 @@ class MultiUEOffloading(SuiteEnvironment[State, Params]):
         ValueError: If a number is not positive, a profile is unknown or malformed, or there is not one per UE.
     """
 
+    params_type = Params
+    traits = Traits(discrete=True, continuous=True)
+    solver = "mec_jax.solvers.offloading:SOLVER"
+    chart = "mec_jax.render.offloading:CHART"
+
     def __init__(
         self,
         num_ues: int = 5,
         num_channels: int = 2,
         profile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "resnet18",
     ) -> None:
-        for name, count in (("num_ues", num_ues), ("num_channels", num_channels)):
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} is {count!r}: it must be a whole number of at least 1")
+        self.num_ues = check_count("num_ues", num_ues)
+        self.num_channels = check_count("num_channels", num_channels)
         names = [profile] * num_ues if isinstance(profile, str | os.PathLike) else list(profile)
         if len(names) != num_ues:
             raise ValueError(f"{len(names)} profiles for {num_ues} UEs: give one, or one per UE")
-        self.num_ues = num_ues
-        self.num_channels = num_channels
         loaded = {name: load_profile(name) for name in names}
         self.profiles: tuple[Profile, ...] = tuple(loaded[name] for name in names)
         self.num_points = max(profile.num_points for profile in self.profiles)
 
     @property
     @override
-    def name(self) -> str:
-        return "MultiUEOffloading-v0"
+    def table(self) -> ObservationTable:
+        return observation_table(self.num_ues)
+
+    @property
+    @override
+    def axes(self) -> dict[str, int]:
+        return {"ue": self.num_ues, "channel": self.num_channels, "point": self.num_points}
 
     @override
-    def params(self, **numbers: Any) -> Params:
-        """The defaults of section 6.3.1 and the reference implementation, with some fields replaced.
+    def given(self, numbers: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+        def points(column: Callable[[Profile], tuple[float, ...]]) -> np.ndarray:
+            rows = [column(profile) for profile in self.profiles]
+            return np.array([row + row[-1:] * (self.num_points - len(row)) for row in rows])
 
-        Args:
-            **numbers: Fields of `Params`; a number where an array is due holds for all UEs or channels.
-
-        Raises:
-            ValueError: If there is no such field, the shape does not fit or a value is out of range.
-        """
-        ue, channel, table = (self.num_ues,), (self.num_channels,), (self.num_ues, self.num_points)
-
-        def points(column: str) -> list[tuple[float, ...]]:
-            rows = [getattr(profile, column) for profile in self.profiles]
-            return [row + row[-1:] * (self.num_points - len(row)) for row in rows]
-
-        defaults: dict[str, tuple[Any, tuple[int, ...]]] = {
-            # The reference cuts training episodes at 60 frames; without that a UE at 100 m with little power
-            # can hold an episode up for thousands.
-            "max_steps_in_episode": (60, ()),
-            "frame_time": (0.5, ()),
-            "beta": (0.47, ()),
-            "finished_floor": (0.8, ()),
-            "paper_reward": (False, ()),
-            "all_interfere": (False, ()),
-            "bandwidth": (1e6, channel),
-            "noise": (1e-9, channel),
-            "path_loss": (3.0, ()),
-            "power_max": (1.0, ue),
-            "distance_min": (1.0, ue),
-            "distance_max": (100.0, ue),
-            "tasks_mean": (200.0, ue),
-            "tasks_poisson": (True, ()),
-            "first_random": (True, ()),
-            "front_time": (points("front_time"), table),
-            "front_power": (points("front_power"), table),
-            "feature_bits": (points("bits"), table),
-            "time_scale": ([profile.observation_time for profile in self.profiles], ue),
+        return {
+            "front_time": points(lambda profile: profile.front_time),
+            "front_power": points(lambda profile: profile.front_power),
+            "feature_bits": points(lambda profile: profile.bits),
+            "time_scale": np.array([profile.observation_time for profile in self.profiles]),
         }
-        if unknown := set(numbers) - set(defaults):
-            raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(defaults)}")
-        fields = {}
-        for name, (default, shape) in defaults.items():
-            kind = type(default) if isinstance(default, bool | int) else float
-            fields[name] = number(name, numbers.get(name, default), shape, kind, _LEAST.get(name))
-        low, high = fields["distance_min"], fields["distance_max"]
-        if not is_traced(low) and not is_traced(high) and jnp.any(low > high):
-            raise ValueError(f"distance_min {low} exceeds distance_max {high}: swap them, or give both")
-        return Params(**fields)
 
+    @override
     def evaluation_params(self, params: Params | None = None, max_frames: int = 2000) -> Params:
         """The evaluation scenario of section 6.3.1 and the reference: d = 50 m, K = 200, first task local.
 
@@ -190,7 +196,7 @@ class MultiUEOffloading(SuiteEnvironment[State, Params]):
             tasks_mean=200 * ues,
             tasks_poisson=jnp.zeros_like(params.tasks_poisson),
             first_random=jnp.zeros_like(params.first_random),
-            max_steps_in_episode=jnp.full_like(params.max_steps_in_episode, max_frames),
+            max_steps_in_episode=max_frames,
         )
 
     @override
@@ -270,18 +276,19 @@ class MultiUEOffloading(SuiteEnvironment[State, Params]):
         self, key: Array, state: State, action: OffloadAction | None, params: Params
     ) -> Float[Array, " observation"]:
         dtype = params.frame_time.dtype
-        columns = (
-            state.tasks_left.astype(dtype) / state.tasks_given,  # two integers would make float32 of float64
-            state.time_left / params.time_scale,
-            state.bits_left / INPUT_BITS,
-            (state.distance - 1) / 99,
+        columns = Seen(
+            tasks_left=state.tasks_left.astype(dtype) / state.tasks_given,  # two integers would make float32 of float64
+            time_left=state.time_left / params.time_scale,
+            bits_left=state.bits_left / INPUT_BITS,
+            distance=(state.distance - 1) / 99,
         )
-        return jnp.stack(columns, axis=1).astype(dtype).reshape(-1)
+        return self.table.join(columns._asdict()).astype(dtype)
 
     @override
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:
         return jnp.all(state.mode == FREE)
 
+    @override
     def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: Params) -> dict[str, Array]:
         """What an episode cost, from the last frame's `info`. If no task is finished, costs per task are those of one.
 
@@ -305,14 +312,14 @@ class MultiUEOffloading(SuiteEnvironment[State, Params]):
             (
                 DiscreteArray(self.num_points, ue),
                 DiscreteArray(self.num_channels, ue),
-                spaces.Box(MIN_POWER, params.power_max, ue, params.power_max.dtype),
+                spaces.Box(jnp.full_like(params.power_max, MIN_POWER), params.power_max, ue, params.power_max.dtype),
             ),
         )
 
     @override
     def observation_space(self, params: Params) -> spaces.Box:
         low = (0 - 1) / 99  # the distance's, at 0 m
-        return spaces.Box(low, jnp.inf, (4 * self.num_ues,), params.frame_time.dtype)
+        return spaces.Box(low, jnp.inf, (self.table.size,), params.frame_time.dtype)
 
     def open_frame(self, state: State, action: OffloadAction, params: Params) -> tuple[Given, Clock]:
         """What the physics of a frame start from, given a `valid_action`."""
@@ -388,9 +395,3 @@ def poisson(uniform: Float[Array, " ue"], mean: Float[Array, " ue"]) -> Float[Ar
     cumulative = jnp.cumsum(weight, axis=1)
     index = jax.vmap(jnp.searchsorted, in_axes=(0, 0, None))(cumulative, uniform * cumulative[:, -1], "right")
     return first + jnp.minimum(index, _TABLE - 1)
-
-
-_LEAST = {"max_steps_in_episode": 1} | dict.fromkeys(
-    ("beta", "path_loss", "front_time", "front_power", "feature_bits"), 0
-)
-"""Least values; the other numbers must be positive."""

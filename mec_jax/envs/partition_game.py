@@ -6,17 +6,21 @@ bandwidth are limited. Actors come and go; the controller picks their cuts. Phys
 """
 
 import os
-from typing import Any, NamedTuple, override
+from collections.abc import Mapping
+from typing import NamedTuple, override
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from gymnax.environments import environment, spaces
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mec_jax.envs.base import MaskedEnvironment
-from mec_jax.envs.parameters import number
+from mec_jax.contracts import Problem, Traits
+from mec_jax.files import check_count
+from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.parameters import number, parameter
 from mec_jax.physics.partition_game import (
     Allocation,
     Game,
@@ -36,8 +40,18 @@ from mec_jax.profiles.partition_game import FLOAT_FRAMES, CutTable, load_cut_tab
 SPEED_UNIT = 1e9
 """FLOP/s; the observation of a speed is the decimal logarithm in this unit."""
 
-COMMON_FEATURES = 4  # before those of the cuts
-SLOT_FEATURES = 4  # of each device, before its cut
+COMMON_FIELDS = (
+    ObservationField("free_compute", "FLOP/s", "compute free for this device, its own included / capacity"),
+    ObservationField("free_bandwidth", "bit/s", "bandwidth free for this device, its own included / capacity"),
+    ObservationField("members", "devices", "present devices / devices"),
+    ObservationField("own_speed", "FLOP/s", "log10(speed / 1 GFLOP/s)"),
+)
+DEVICE_FIELDS = (
+    ObservationField("present", "1", "1 if it is there"),
+    ObservationField("turn", "1", "1 if it is its turn"),
+    ObservationField("fresh", "1", "1 if it has not chosen yet"),
+    ObservationField("speed", "FLOP/s", "log10(speed / 1 GFLOP/s)"),
+)
 
 
 class Context(NamedTuple):
@@ -74,25 +88,43 @@ class State(environment.EnvState):
 class Params(environment.EnvParams):
     """Every number of the problem. All are traced: replace, sweep or vmap any of them without recompiling."""
 
-    max_steps_in_episode: Int[Array, ""]  # decisions until truncation
-    layer_flops: Float[Array, " layer"]  # FLOP
-    bits: Float[Array, " cut"]  # bit of the raw input and of each layer's output
-    device_speed: Float[Array, " kind"]  # FLOP/s
-    kind_weight: Float[Array, " kind"]  # how often a device that comes is of this kind; divided by their sum
-    edge_speed: Float[Array, ""]  # FLOP/s that one request gets
-    link_rate: Float[Array, ""]  # bit/s of each device's link
-    request_rate: Float[Array, ""]  # requests/s of each device
-    bits_rate: Float[Array, ""]  # delta, 1/s: bandwidth held for each bit of a feature
-    compute_capacity: Float[Array, ""]  # FLOP/s of the edge; of an elastic one, for each device that is there
-    bandwidth_capacity: Float[Array, ""]  # bit/s; of an elastic one, for each device that is there
-    elastic: Bool[Array, ""]
-    present_probability: Float[Array, ""]  # of a device, when an episode starts
-    join_probability: Float[Array, ""]  # of an absent device, after a step
-    leave_probability: Float[Array, ""]  # of a device, after a step
-    reference_utility: Float[Array, ""]  # s; what the reward divides by
+    # Some 13 changes of who is there.
+    max_steps_in_episode: int = parameter(200, "decisions", "assumed", "until truncation", least=1)
+    layer_flops: Float[Array, " layer"] = parameter("network", "FLOP", "network", least=0)
+    bits: Float[Array, " cut"] = parameter("network", "bit", "network", "raw input, then each layer's output", least=0)
+    # What an early and a late single-board computer and a core of a server reach in practice (the paper has a Raspberry
+    # Pi 4B and Xeon cores, and no numbers): 237, 59 and 15 ms for the ResNet.
+    device_speed: Float[Array, " kind"] = parameter("2 to 32 GFLOP/s", "FLOP/s", "assumed")
+    kind_weight: Float[Array, " kind"] = parameter(
+        1.0, "1", "assumed", "how often a device that comes is of this kind; divided by their sum"
+    )
+    # What a V100 reaches on single frames, a fourteenth of its peak: 0.5 ms for the ResNet.
+    edge_speed: Float[Array, ""] = parameter(1e12, "FLOP/s", "assumed", "that one request gets")
+    link_rate: Float[Array, ""] = parameter(8e7, "bit/s", "section 5", "of each device's link")
+    request_rate: Float[Array, ""] = parameter(1.0, "1/s", "assumed", "of each device")
+    # As many features as requests.
+    bits_rate: Float[Array, ""] = parameter(
+        1.0, "1/s", "assumed", "delta, bandwidth held for each bit of a feature", least=0
+    )
+    # Both are scarce: a quarter of what all devices would take if they sent the raw input of this network once a
+    # second. Of an elastic edge, for each device that is there.
+    compute_capacity: Float[Array, ""] = parameter("a quarter of all", "FLOP/s", "assumed")
+    bandwidth_capacity: Float[Array, ""] = parameter("a quarter of all", "bit/s", "assumed")
+    elastic: Bool[Array, ""] = parameter(False, "1", "assumed", "capacities are for each device that is there")
+    # In the long run two of three are there. A device stays for 200 steps, or 30 turns; someone comes or goes every 15
+    # steps.
+    present_probability: Float[Array, ""] = parameter(
+        2 / 3, "1", "assumed", "of a device, when an episode starts", least=0, most=1
+    )
+    join_probability: Float[Array, ""] = parameter(
+        0.01, "1", "assumed", "of an absent device, after a step", least=0, most=1
+    )
+    leave_probability: Float[Array, ""] = parameter(0.005, "1", "assumed", "of a device, after a step", least=0, most=1)
+    # What the devices that are there on average would save if the edge had no limits.
+    reference_utility: Float[Array, ""] = parameter("without limits", "s", "ours", "what the reward divides by")
 
 
-class PartitionGame(MaskedEnvironment[State, Params]):
+class PartitionGame(Problem[State, Params, Int[Array, ""]]):
     """`PartitionGame-v0`: devices that come and go choose in turn where to cut.
 
     At each step one device chooses its cut, 0 (all at the edge) to K (all local); the others keep theirs. It is the
@@ -135,88 +167,53 @@ class PartitionGame(MaskedEnvironment[State, Params]):
         ValueError: If the network is unknown, or a number is not whole or below 1.
     """
 
+    params_type = Params
+    traits = Traits(discrete=True, continuous=False, in_turn=True)
+    solver = "mec_jax.solvers.partition_game:SOLVER"
+
     def __init__(
         self, network: str | os.PathLike[str] = FLOAT_FRAMES, num_devices: int = 10, num_kinds: int = 3
     ) -> None:
-        self.table: CutTable = load_cut_table(network)
-        self.num_devices = num_devices
-        self.num_kinds = num_kinds
-        for field in ("num_devices", "num_kinds"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{field} is {value!r}: it must be a whole number > 0")
-
-    in_turn = True  # one device a step
-
-    @property
-    @override
-    def name(self) -> str:
-        return "PartitionGame-v0"
+        self.network: CutTable = load_cut_table(network)
+        self.num_devices = check_count("num_devices", num_devices)
+        self.num_kinds = check_count("num_kinds", num_kinds)
 
     @property
     def num_cuts(self) -> int:
         """Layers of the network, K; cuts go from 0 to K."""
-        return self.table.num_cuts
+        return self.network.num_cuts
+
+    @property
+    @override
+    def table(self) -> ObservationTable:
+        cuts = self.num_cuts + 1
+        choices = (
+            ObservationField("allowed", "cut", "1 where the cut fits", cuts),
+            ObservationField("own_cut", "cut", "1 at its own cut", cuts),
+        )
+        each = (*DEVICE_FIELDS, ObservationField("cut", "cut", "1 at its cut", cuts))
+        return ObservationTable((Block((*COMMON_FIELDS, *choices)), Block(each, "device", self.num_devices)))
+
+    @property
+    @override
+    def axes(self) -> dict[str, int]:
+        return {"layer": self.num_cuts, "cut": self.num_cuts + 1, "kind": self.num_kinds}
 
     @override
-    def params(self, **numbers: Any) -> Params:
-        """The network's numbers and, for what the paper leaves out, documented defaults, with some fields replaced.
-
-        Args:
-            **numbers: Fields of `Params`; a number where an array is due holds for all kinds.
-
-        Raises:
-            ValueError: If there is no such field, the shape does not fit or a value is out of range.
-        """
-        table, kinds = self.table, (self.num_kinds,)
-        elastic = number("elastic", numbers.get("elastic", False), (), bool)
-        devices = jnp.where(elastic, 1.0, self.num_devices)
-        # (default, shape, kind, least, most); without a least value, numbers must be positive.
-        defaults: dict[str, tuple[Any, tuple[int, ...], type, float | None, float | None]] = {
-            # Some 13 changes of who is there.
-            "max_steps_in_episode": (200, (), int, 1, None),
-            "layer_flops": (table.flops, (self.num_cuts,), float, 0, None),
-            "bits": (table.bits, (self.num_cuts + 1,), float, 0, None),
-            # What an early and a late single-board computer and a core of a server reach in practice (assumed; the
-            # paper has a Raspberry Pi 4B and Xeon cores, and no numbers): 237, 59 and 15 ms for the ResNet.
-            "device_speed": (np.geomspace(2e9, 32e9, self.num_kinds), kinds, float, None, None),
-            "kind_weight": (1.0, kinds, float, None, None),
-            # What a V100 reaches on single frames (assumed, a fourteenth of its peak): 0.5 ms for the ResNet.
-            "edge_speed": (1e12, (), float, None, None),
-            # The paper's 10 MB/s.
-            "link_rate": (8e7, (), float, None, None),
-            "request_rate": (1.0, (), float, None, None),
-            # As many features as requests.
-            "bits_rate": (1.0, (), float, 0, None),
-            # Both are scarce: a quarter of what all devices would take if they sent the raw input of this network
-            # once a second.
-            "compute_capacity": (0.25 * devices * sum(table.flops), (), float, None, None),
-            "bandwidth_capacity": (0.25 * devices * table.bits[0], (), float, None, None),
-            "elastic": (False, (), bool, None, None),
-            # In the long run two of three are there. A device stays for 200 steps, or 30 turns; someone comes or goes
-            # every 15 steps.
-            "present_probability": (2 / 3, (), float, 0, 1),
-            "join_probability": (0.01, (), float, 0, 1),
-            "leave_probability": (0.005, (), float, 0, 1),
+    def given(self, numbers: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+        network = self.network
+        devices = jnp.where(number("elastic", numbers.get("elastic", False), (), bool), 1.0, self.num_devices)
+        return {
+            "layer_flops": np.array(network.flops),
+            "bits": np.array(network.bits),
+            "device_speed": np.geomspace(2e9, 32e9, self.num_kinds),
+            "compute_capacity": 0.25 * devices * sum(network.flops),
+            "bandwidth_capacity": 0.25 * devices * network.bits[0],
         }
-        known = [*defaults, "reference_utility"]
-        if unknown := set(numbers) - set(known):
-            raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
-        fields = {
-            name: number(name, numbers.get(name, default), shape, kind, least, most)
-            for name, (default, shape, kind, least, most) in defaults.items()
-        }
-        params = Params(**fields, reference_utility=jnp.ones_like(fields["edge_speed"]))
-        reference = numbers["reference_utility"] if "reference_utility" in numbers else self._unlimited(params)
-        return params.replace(reference_utility=number("reference_utility", reference, (), float))
 
-    def evaluation_params(self, params: Params | None = None) -> Params:
-        """The evaluation scenario: the training distribution.
-
-        Args:
-            params: What else holds; the defaults if absent.
-        """
-        return self.default_params if params is None else params
+    @override
+    def derived(self, params: Params) -> dict[str, ArrayLike]:
+        return {"reference_utility": self._unlimited(params)}
 
     @override
     def reset_env(self, key: Array, params: Params) -> tuple[Float[Array, " observation"], State]:
@@ -284,24 +281,36 @@ class PartitionGame(MaskedEnvironment[State, Params]):
         pool = whole - allocation.used + game.use[:, device, allocation.cut[device]]
         speed = jnp.log10(params.device_speed[state.context.kind] / SPEED_UNIT)
         cuts = jax.nn.one_hot(allocation.cut, self.num_cuts + 1)
-        common = [*(pool / whole), jnp.mean(present), jnp.where(present[device], speed[device], 0)]
-        own = [self._mask(game, allocation, device), cuts[device] * present[device]]
-        columns = [jnp.ones(self.num_devices), jnp.arange(self.num_devices) == state.turn, state.fresh, speed]
-        slots = jnp.where(present[:, None], jnp.concatenate([jnp.stack(columns, axis=1), cuts], axis=1), 0)
-        parts = [jnp.stack(common), *own, slots.reshape(-1)]
-        return jnp.concatenate(parts).astype(params.reference_utility.dtype)
+        free_compute, free_bandwidth = pool / whole
+        common = {
+            "free_compute": free_compute,
+            "free_bandwidth": free_bandwidth,
+            "members": jnp.mean(present),
+            "own_speed": jnp.where(present[device], speed[device], 0),
+            "allowed": self._mask(game, allocation, device),
+            "own_cut": cuts[device] * present[device],
+        }
+        devices = {
+            "present": jnp.ones(self.num_devices),
+            "turn": jnp.arange(self.num_devices) == state.turn,
+            "fresh": state.fresh,
+            "speed": speed,
+            "cut": cuts,
+        }
+        seen = {name: jnp.where(present.reshape(-1, *(1,) * (x.ndim - 1)), x, 0) for name, x in devices.items()}
+        return self.table.join(common, seen).astype(params.reference_utility.dtype)
 
     def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:
         """What `observe` shows, read back, utilities to rounding errors: so that heuristics are policies of the
         observation. The utilities of absent devices are those of the unit of speed.
         """
-        slots = observation[COMMON_FEATURES + 2 * (self.num_cuts + 1) :].reshape(self.num_devices, -1)
-        present = slots[:, 0] > 0.5
-        cut = jnp.where(present, jnp.argmax(slots[:, SLOT_FEATURES:], axis=1), self.num_cuts).astype(jnp.int32)
-        game = self._game(SPEED_UNIT * 10 ** slots[:, 3], params)
+        _, devices = self.table.split(observation)
+        present = devices["present"] > 0.5
+        cut = jnp.where(present, jnp.argmax(devices["cut"], axis=1), self.num_cuts).astype(jnp.int32)
+        game = self._game(SPEED_UNIT * 10 ** devices["speed"], params)
         return Situation(
-            turn=jnp.argmax(slots[:, 1]).astype(jnp.int32),
-            fresh=slots[:, 2] > 0.5,
+            turn=jnp.argmax(devices["turn"]).astype(jnp.int32),
+            fresh=devices["fresh"] > 0.5,
             game=game,
             allocation=Allocation(cut, present, used(game, cut, present)),
         )
@@ -309,12 +318,13 @@ class PartitionGame(MaskedEnvironment[State, Params]):
     @property
     @override
     def mask_entries(self) -> dict[str, range]:
-        return {"action": range(COMMON_FEATURES, COMMON_FEATURES + self.num_cuts + 1)}
+        return {"action": self.table.entries("allowed")}
 
     @override
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:
         return jnp.zeros((), bool)
 
+    @override
     def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: Params) -> dict[str, Array]:
         """Of an episode, from the last step's `info`, as means over steps: latency saved by all devices together (s),
         and the variances of cuts and of latencies saved over the devices.
@@ -324,12 +334,6 @@ class PartitionGame(MaskedEnvironment[State, Params]):
     @override
     def action_space(self, params: Params) -> spaces.Discrete:
         return spaces.Discrete(self.num_cuts + 1)
-
-    @override
-    def observation_space(self, params: Params) -> spaces.Box:
-        cuts = self.num_cuts + 1
-        size = COMMON_FEATURES + 2 * cuts + self.num_devices * (SLOT_FEATURES + cuts)
-        return spaces.Box(-jnp.inf, jnp.inf, (size,), params.reference_utility.dtype)
 
     def game(self, kind: Int[Array, " device"], params: Params) -> Game:
         """The game among devices of these kinds."""

@@ -45,7 +45,7 @@ class PartitionGameAgents:
         """All agents are devices."""
         return {"device": self.agents}
 
-    def observation_space(self, agent: str) -> spaces.Box:
+    def observation_space(self, agent: str) -> spaces.Space:
         """What an agent observes."""
         return self.observation_spaces[agent]
 

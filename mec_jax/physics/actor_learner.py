@@ -24,6 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mec_jax.physics.partition import cut_times
+
 type Number = float | Float[Array, ""]
 
 
@@ -103,10 +105,17 @@ def step_demands(
     """
     on_device = jnp.where(jnp.arange(flops.size) < cut, flops, 0).sum()
     remote = cut < flops.size
-    think = machines.environment_time + on_device / machines.device_speed + jnp.where(remote, machines.call_time, 0)
-    inference = jnp.where(remote, machines.dispatch_time + (flops.sum() - on_device) / machines.edge_speed, 0)
-    link = link_bits(bits, cut, machines) / machines.bandwidth
-    return Demands(think, link, inference + machines.training_time)
+    time = cut_times(
+        on_device,
+        link_bits(bits, cut, machines),
+        flops.sum() - on_device,
+        machines.device_speed,
+        machines.bandwidth,
+        machines.edge_speed,
+    )
+    think = machines.environment_time + time.device + jnp.where(remote, machines.call_time, 0)
+    inference = jnp.where(remote, machines.dispatch_time + time.server, 0)
+    return Demands(think, time.link, inference + machines.training_time)
 
 
 def mean_value_analysis(demands: Demands, rates: Float[Array, " actor"]) -> Timeline:

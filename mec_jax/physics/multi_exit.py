@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mec_jax.physics.partition import work_after, work_before
+
 MIN_SHARE = 1e-4
 """Least share of the edge for a device that has work there, before shares are scaled to sum to 1."""
 
@@ -85,16 +87,13 @@ def split_options(
     left = survival(exit_probability, exit_installed)
     installed = exit_installed.at[:, -1].set(True)
     work = left[:, :-1] * (layer_flops + jnp.where(installed, branch_flops, 0))
-    nothing = jnp.zeros_like(work[:, :1])
-    local_work = jnp.concatenate([nothing, jnp.cumsum(work, axis=1)], axis=1)
-    edge_work = jnp.concatenate([jnp.cumsum(work[:, ::-1], axis=1)[:, ::-1], nothing], axis=1)
     bits = left * jnp.concatenate([input_bits[:, None], feature_bits], axis=1)
-    local_time = local_work / device_speed[:, None]
+    local_time = work_before(work) / device_speed[:, None]
     transmit_time = bits / bandwidth
     return Options(
         local_time=local_time,
         transmit_time=transmit_time,
-        edge_work=edge_work,
+        edge_work=work_after(work),
         local_energy=device_power[:, None] * local_time,
         transmit_energy=transmit_power[:, None] * transmit_time,
     )

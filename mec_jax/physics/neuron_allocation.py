@@ -118,6 +118,17 @@ def submit(queue: Queue, after: Queue, device: Int[Array, ""]) -> Queue:
     return Queue(*(jnp.where(chosen, new, old) for new, old in zip(after, queue, strict=True)))
 
 
+def quickest(after: Queue, devices: Devices, time: Float[Array, ""]) -> Int[Array, ""]:
+    """Of the devices that answer at that time, the one that would return the piece first.
+
+    Args:
+        after: From `after_submission`.
+        devices: All of them.
+        time: s, as that of the submission.
+    """
+    return jnp.argmin(jnp.where(devices.failure > time, after.up, jnp.inf))
+
+
 def finish_layer(
     queue: Queue,
     devices: Devices,
@@ -158,10 +169,9 @@ def finish_layer(
         queue, noticed, completion, reassigned = carry
         piece = jnp.argmin(noticed)
         now = noticed[piece]
-        alive = devices.failure > now
         after = after_submission(queue, devices, pieces, piece, now, resend)
-        chosen = jnp.argmin(jnp.where(alive, after.up, jnp.inf))
-        expected, possible = after.up[chosen], jnp.any(alive)
+        chosen = quickest(after, devices, now)
+        expected, possible = after.up[chosen], jnp.any(devices.failure > now)
         returns = possible & (expected <= devices.failure[chosen])
         again = jnp.where(possible & ~returns, now + timeout_factor * (expected - now), jnp.inf)
         queue = jax.tree.map(lambda new, old: jnp.where(possible, new, old), submit(queue, after, chosen), queue)

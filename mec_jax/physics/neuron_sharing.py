@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mec_jax.physics.neuron_allocation import Devices, Pieces, Queue, after_submission, submit
+from mec_jax.physics.neuron_allocation import Devices, Pieces, Queue, after_submission, quickest, submit
 
 
 class Sharing(NamedTuple):
@@ -117,6 +117,12 @@ def next_submission(
     return jnp.where(sharing.submitted < count, here, after)
 
 
+def _as_seen_by(requester: Int[Array, ""], sharing: Sharing, pieces: Pieces) -> tuple[Queue, Pieces]:
+    """The devices' queues, informed as of the requester's layer, and the pieces of that layer."""
+    queue = Queue(sharing.down, sharing.cpu, sharing.up, sharing.informed[requester])
+    return queue, Pieces(*(x[requester] for x in pieces))
+
+
 def send(
     sharing: Sharing,
     devices: Devices,
@@ -143,8 +149,7 @@ def send(
         waits_from: s from which the timeout counts.
         not_missed_before: s, the earliest at which it may be called missing.
     """
-    own = Pieces(*(x[requester] for x in pieces))
-    queue = Queue(sharing.down, sharing.cpu, sharing.up, sharing.informed[requester])
+    queue, own = _as_seen_by(requester, sharing, pieces)
     after = after_submission(queue, devices, own, piece, now, rules.resend)
     expected = after.up[device]
     returns = expected <= devices.failure[device]
@@ -218,10 +223,9 @@ def send_again(
     def again(sharing: Sharing) -> Sharing:
         requester, piece = jnp.unravel_index(jnp.argmin(sharing.missed), sharing.missed.shape)
         now = sharing.missed[requester, piece]
-        queue = Queue(sharing.down, sharing.cpu, sharing.up, sharing.informed[requester])
-        own = Pieces(*(x[requester] for x in pieces))
+        queue, own = _as_seen_by(requester, sharing, pieces)
         after = after_submission(queue, devices, own, piece, now, rules.resend)
-        device = jnp.argmin(jnp.where(devices.failure > now, after.up, jnp.inf))
+        device = quickest(after, devices, now)
         sharing = send(sharing, devices, pieces, rules, requester, piece, device, now, now, now)
         return sharing._replace(reassigned=sharing.reassigned + 1)
 

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mec_jax.physics.partition import cut_times, work_after, work_before
+
 UNITS = 2**29
 """Units of the edge's whole capacity, of each resource: two of them added still fit a 32-bit integer."""
 
@@ -58,10 +60,9 @@ def response_times(
         edge_speed: FLOP/s that one request gets at the edge.
         link_rate: bit/s, "tr".
     """
-    front = jnp.concatenate([jnp.zeros(1, layer_flops.dtype), jnp.cumsum(layer_flops)])
-    local = front / device_speed[:, None]
-    edge = (front[-1] - front) / edge_speed + (bits + bits[-1]) / link_rate
-    return local + edge.at[-1].set(0)
+    front = work_before(layer_flops)
+    time = cut_times(front, bits + bits[-1], front[-1] - front, device_speed[:, None], link_rate, edge_speed)
+    return time.device + (time.server + time.link).at[-1].set(0)
 
 
 def utilities(times: Float[Array, "device cut"]) -> Float[Array, "device cut"]:
@@ -83,8 +84,7 @@ def resource_use(
         request_rate: Requests/s; the paper has 1.
         bits_rate: delta of equation 11, 1/s: bandwidth held for each bit of the feature.
     """
-    back = jnp.concatenate([jnp.cumsum(layer_flops[::-1])[::-1], jnp.zeros(1, layer_flops.dtype)])
-    return jnp.stack([request_rate[:, None] * back, bits_rate[:, None] * bits.at[-1].set(0)])
+    return jnp.stack([request_rate[:, None] * work_after(layer_flops), bits_rate[:, None] * bits.at[-1].set(0)])
 
 
 def in_units(

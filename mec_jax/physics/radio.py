@@ -5,8 +5,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 
-def path_gain(distance: Float[Array, " ue"], exponent: Float[Array, ""]) -> Float[Array, " ue"]:
-    """Channel gain `distance ** -exponent`, distance in m (section 6.3.1)."""
+def path_gain[X: (Array, np.ndarray)](distance: X, exponent: X) -> X:
+    """Channel gain `distance ** -exponent` of each UE, distance in m (section 6.3.1); arrays of JAX or NumPy."""
     return distance**-exponent
 
 

@@ -7,7 +7,6 @@ Layers carry the names that torchvision gives to its modules and, in residual bl
     [('features.0', (64, 55, 55)), ('features.1', (64, 55, 55))]
 """
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal
+
+from mec_jax.files import check_count, did_you_mean
 
 __all__ = ["NETWORKS", "Kind", "Layer", "layer_table"]
 
@@ -77,13 +78,13 @@ def layer_table(
         ValueError: No such network, sizes that are no whole numbers above 0, or an image too small for a kernel.
     """
     if network not in NETWORKS:
-        close = difflib.get_close_matches(str(network).lower(), NETWORKS, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown network {network!r}{hint}; use one of {', '.join(NETWORKS)}")
-    if not (isinstance(image, tuple | list) and len(image) == 3 and all(map(_is_count, image))):
+        hint = did_you_mean(network, NETWORKS)
+        raise ValueError(f"unknown network {network!r}: {hint}use one of {', '.join(NETWORKS)}")
+    if not (isinstance(image, tuple | list) and len(image) == 3):
         raise ValueError(f"image must be three whole numbers (channels, height, width) > 0, not {image!r}")
-    if not _is_count(num_classes):
-        raise ValueError(f"num_classes must be a whole number > 0, not {num_classes!r}")
+    for axis, size in zip(("channels", "height", "width"), image, strict=True):
+        check_count(f"{axis} of the image", size)
+    check_count("num_classes", num_classes)
 
     operations = tuple(_NETWORKS[network](num_classes))
     try:
@@ -376,7 +377,3 @@ def _fits(operations: _Description, image: Shape) -> bool:
     except _TooSmall:
         return False
     return True
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

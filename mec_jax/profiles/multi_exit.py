@@ -17,27 +17,19 @@ A multi-exit profile is a JSON file, bundled under `data/multi_exit/` or the use
       ]
     }
 
-"source" says where each table comes from, under keys of the writer's choice. A layer is what lies between two
-points where the network can be cut; "branch_flops" is its exit's own work, and its feature sends
-C * H * W * bits_per_element / compression_rate bit, rounded. "exit_percent" says by which layer's exit the tasks of a
-device leave, and sums to 100; a table that is printed with other sums names them in "exit_totals", one a device, and
-is divided by them. A layer by whose exit no task of a device leaves has none there.
+A layer is what lies between two points where the network can be cut; "branch_flops" is its exit's own work, and its
+feature sends C * H * W * bits_per_element / compression_rate bit, rounded. "exit_percent" says by which layer's exit
+the tasks of a device leave, and sums to 100; a table that is printed with other sums names them in "exit_totals", one
+a device, and is divided by them. A layer by whose exit no task of a device leaves has none there.
 """
 
-import difflib
 import os
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
-from mec_jax.profiles import _decode, _feature_bits, _fields, _number, _show, _source, _text
+from mec_jax.profiles.reader import Fields, Reader, feature_bits
 
 __all__ = ["MultiExitProfile", "bundled_multi_exit_profiles", "load_multi_exit_profile"]
 
-_SCHEMA = 1
-
-_DATA = resources.files("mec_jax.profiles") / "data" / "multi_exit"
-_FILE_FIELDS = ("schema", "name", "description", "source", "input_bits", "layers", "devices")
 _LAYER_FIELDS = ("name", "flops", "branch_flops", "feature_shape", "bits_per_element", "compression_rate")
 _DEVICE_FIELDS = ("power_w", "transmit_power_w", "speed_gflops", "exit_percent")
 _SUM_TOLERANCE = 1e-3  # percent
@@ -73,116 +65,60 @@ class MultiExitProfile:
 
 def bundled_multi_exit_profiles() -> tuple[str, ...]:
     """Names of the multi-exit profiles that come with the package, sorted."""
-    return tuple(sorted(entry.name.removesuffix(".json") for entry in _DATA.iterdir() if entry.name.endswith(".json")))
+    return _READER.bundled()
 
 
 def load_multi_exit_profile(name_or_path: str | os.PathLike[str]) -> MultiExitProfile:
     """Loads a bundled multi-exit profile by name, or a user's JSON file.
 
     Args:
-        name_or_path: A name from `bundled_multi_exit_profiles()`, which wins over a file called alike; or a path:
-            a `Path`, or a string that ends in `.json` or is an existing file.
+        name_or_path: A name from `bundled_multi_exit_profiles()`, which wins over a file called alike; or a path.
 
     Raises:
         ValueError: No such profile, or a file that is not a valid one; the message says what to change.
     """
-    names = bundled_multi_exit_profiles()
-    if name_or_path in names:
-        return _parse(f"bundled multi-exit profile {name_or_path!r}", (_DATA / f"{name_or_path}.json").read_bytes())
-    path = os.fspath(name_or_path)
-    if isinstance(name_or_path, str) and not path.endswith(".json") and not os.path.isfile(path):
-        close = difflib.get_close_matches(path.lower(), names, n=1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"unknown multi-exit profile {path!r}{hint}; use one of {', '.join(names)}, or the path of a JSON file"
-        )
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ValueError(
-            f"can't read multi-exit profile file {path!r}: {reason}; give the path of a readable JSON file, "
-            f"or one of the names {', '.join(names)}"
-        ) from None
-    return _parse(f"multi-exit profile file {path!r}", data)
+    return _READER.read(name_or_path)
 
 
-def _parse(origin: str, data: bytes) -> MultiExitProfile:
-    try:
-        return _profile(_decode(data))
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
-
-
-def _profile(content: object) -> MultiExitProfile:
-    # First, so that a file of another version is called that and not misspelt.
-    version = content.get("schema", _SCHEMA) if isinstance(content, dict) else _SCHEMA
-    if isinstance(version, bool) or version != _SCHEMA:
-        raise ValueError(f'schema version {_show(version)} is not known; write "schema": {_SCHEMA} and its fields')
-    if not isinstance(content, dict):
-        raise ValueError(f"holds {_show(content)}; a profile is one JSON object with fields {', '.join(_FILE_FIELDS)}")
-    fields = _fields(content, "", _FILE_FIELDS, ("exit_totals",))
-    name = _text(fields, "name")
-    _text(fields, "description")
-    source = _source(fields["source"])
-
-    names, flops, branches, bits = [], [], [], []
-    for index, item in enumerate(_objects(fields, "layers")):
-        where = f"layers[{index}]."
-        layer = _fields(item, where, _LAYER_FIELDS)
-        names.append(_text(layer, "name", where))
-        flops.append(_number(layer, "flops", where, positive=True))
-        branches.append(_number(layer, "branch_flops", where))
-        bits.append(_feature_bits(layer, where))
-
-    devices = _objects(fields, "devices")
-    totals = fields.get("exit_totals", [100] * len(devices))
-    if not isinstance(totals, list) or len(totals) != len(devices):
-        raise ValueError(
-            f"field 'exit_totals' must be a list of {len(devices)} sums, one a device, not {_show(totals)}"
-        )
-    powers, transmit_powers, speeds, exits = [], [], [], []
-    for index, (item, total) in enumerate(zip(devices, totals, strict=True)):
-        where = f"devices[{index}]."
-        device = _fields(item, where, _DEVICE_FIELDS)
-        powers.append(_number(device, "power_w", where, positive=True))
-        transmit_powers.append(_number(device, "transmit_power_w", where, positive=True))
-        speeds.append(1e9 * _number(device, "speed_gflops", where, positive=True))
-        exits.append(_exits(device["exit_percent"], where, len(flops), total))
-
+def _profile(fields: Fields) -> MultiExitProfile:
+    layers = fields.objects("layers", _LAYER_FIELDS)
+    devices = fields.objects("devices", _DEVICE_FIELDS)
+    totals = (100.0,) * len(devices)
+    if "exit_totals" in fields:
+        totals = fields.numbers("exit_totals", len(devices), "sums, one a device", positive=True)
     return MultiExitProfile(
-        name=name,
-        layer_names=tuple(names),
-        layer_flops=tuple(flops),
-        branch_flops=tuple(branches),
-        input_bits=_number(fields, "input_bits", positive=True),
-        feature_bits=tuple(bits),
-        device_power=tuple(powers),
-        transmit_power=tuple(transmit_powers),
-        device_speed=tuple(speeds),
-        exit_probability=tuple(exits),
-        exit_totals=tuple(float(total) for total in totals),
-        source=source,
+        name=fields.text("name"),
+        layer_names=tuple(layer.text("name") for layer in layers),
+        layer_flops=tuple(layer.number("flops", positive=True) for layer in layers),
+        branch_flops=tuple(layer.number("branch_flops") for layer in layers),
+        input_bits=fields.number("input_bits", positive=True),
+        feature_bits=tuple(map(feature_bits, layers)),
+        device_power=tuple(device.number("power_w", positive=True) for device in devices),
+        transmit_power=tuple(device.number("transmit_power_w", positive=True) for device in devices),
+        device_speed=tuple(1e9 * device.number("speed_gflops", positive=True) for device in devices),
+        exit_probability=tuple(
+            _exits(device, len(layers), total) for device, total in zip(devices, totals, strict=True)
+        ),
+        exit_totals=totals,
+        source=fields.source(),
     )
 
 
-def _objects(fields: dict[str, object], key: str) -> list[object]:
-    value = fields[key]
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"field '{key}' must be a list of at least one object, not {_show(value)}")
-    return value
-
-
-def _exits(value: object, where: str, num_layers: int, total: object) -> tuple[float, ...]:
+def _exits(device: Fields, num_layers: int, total: float) -> tuple[float, ...]:
     """The distribution of the exits, normalised."""
-    field = f"{where}exit_percent"
-    if not isinstance(value, list) or len(value) != num_layers:
-        raise ValueError(f"field '{field}' must be a list of {num_layers} numbers, one a layer, not {_show(value)}")
-    exits = [_number({"x": item}, "x", f"{field}[{index}] ") for index, item in enumerate(value)]
-    expected = _number({"exit_totals": total}, "exit_totals", positive=True)
-    if abs(sum(exits) - expected) > _SUM_TOLERANCE:
+    exits = device.numbers("exit_percent", num_layers, "numbers, one a layer")
+    if abs(sum(exits) - total) > _SUM_TOLERANCE:
         raise ValueError(
-            f"field '{field}' sums to {sum(exits):g}, not {expected:g}: mend it, or name the sums of all devices in "
-            "'exit_totals' to divide by them"
+            f"field '{device.place}.exit_percent' sums to {sum(exits):g}, not {total:g}: mend it, or name the sums of "
+            "all devices in 'exit_totals' to divide by them"
         )
     return tuple(exit_ / sum(exits) for exit_ in exits)
+
+
+_READER = Reader(
+    "multi-exit profile",
+    ("input_bits", "layers", "devices"),
+    _profile,
+    optional=("exit_totals",),
+    folder="multi_exit",
+)

@@ -19,17 +19,13 @@ its own equal part of the input and not all of it, as in a depthwise convolution
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from mec_jax.profiles import _decode, _fields, _number, _show, _source, _text
 from mec_jax.profiles.layers import NETWORKS, layer_table
+from mec_jax.profiles.reader import Fields, Reader
 
 __all__ = ["NeuronTable", "load_neuron_table"]
 
-_SCHEMA = 1
-_FILE_FIELDS = ("schema", "name", "description", "source", "layers")
 _LAYER_FIELDS = ("name", "neurons", "neuron_flops", "input_elements", "output_elements", "own_inputs")
 
 
@@ -68,79 +64,37 @@ def load_neuron_table(network: str | os.PathLike[str]) -> NeuronTable:
     """
     if isinstance(network, str) and network in NETWORKS:
         return _generated(network)
-    path = os.fspath(network)
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ValueError(
-            f"can't read neuron table {path!r}: {reason}; give the path of a readable JSON file, "
-            f"or one of the networks {', '.join(NETWORKS)}"
-        ) from None
-    try:
-        return _table(_decode(data))
-    except ValueError as error:
-        raise ValueError(f"neuron table {path!r}: {error}") from None
+    return _READER.read(network, others=NETWORKS)
 
 
 def _generated(network: str) -> NeuronTable:
     image = (4, 84, 84) if network == "coknight_resnet" else (3, 224, 224)
     layers = [layer for layer in layer_table(network, image) if layer.kind in ("conv", "linear")]
-    return _of_rows(
-        network,
-        (
-            (
-                layer.name,
-                layer.output_shape[0],
-                (2 * layer.macs if layer.kind == "conv" else layer.flops) / layer.output_shape[0],
-                layer.input_elements,
-                layer.output_elements,
-                layer.groups == layer.input_shape[0] > 1,
-            )
-            for layer in layers
+    return NeuronTable(
+        name=network,
+        layer_names=tuple(layer.name for layer in layers),
+        neurons=tuple(layer.output_shape[0] for layer in layers),
+        neuron_flops=tuple(
+            (2 * layer.macs if layer.kind == "conv" else layer.flops) / layer.output_shape[0] for layer in layers
         ),
+        input_elements=tuple(layer.input_elements for layer in layers),
+        output_elements=tuple(layer.output_elements for layer in layers),
+        own_inputs=tuple(layer.groups == layer.input_shape[0] > 1 for layer in layers),
     )
 
 
-def _table(content: object) -> NeuronTable:
-    # First, so that a file of another version is called that and not misspelt.
-    version = content.get("schema", _SCHEMA) if isinstance(content, dict) else _SCHEMA
-    if isinstance(version, bool) or version != _SCHEMA:
-        raise ValueError(f'schema version {_show(version)} is not known; write "schema": {_SCHEMA} and its fields')
-    if not isinstance(content, dict):
-        raise ValueError(f"holds {_show(content)}; a table is one JSON object with fields {', '.join(_FILE_FIELDS)}")
-    fields = _fields(content, "", _FILE_FIELDS)
-    _text(fields, "description")
-    _source(fields["source"])
-    layers = fields["layers"]
-    if not isinstance(layers, list) or not layers:
-        raise ValueError(f"field 'layers' must be a list of at least one object, not {_show(layers)}")
-    rows = []
-    for index, item in enumerate(layers):
-        where = f"layers[{index}]."
-        layer = _fields(item, where, _LAYER_FIELDS)
-        if not isinstance(layer["own_inputs"], bool):
-            raise ValueError(f"field '{where}own_inputs' must be true or false, not {_show(layer['own_inputs'])}")
-        rows.append(
-            (
-                _text(layer, "name", where),
-                _count(layer, "neurons", where),
-                _number(layer, "neuron_flops", where, positive=True),
-                _count(layer, "input_elements", where),
-                _count(layer, "output_elements", where),
-                layer["own_inputs"],
-            )
-        )
-    return _of_rows(_text(fields, "name"), rows)
+def _table(fields: Fields) -> NeuronTable:
+    layers = fields.objects("layers", _LAYER_FIELDS)
+    fields.source()
+    return NeuronTable(
+        name=fields.text("name"),
+        layer_names=tuple(layer.text("name") for layer in layers),
+        neurons=tuple(layer.count("neurons") for layer in layers),
+        neuron_flops=tuple(layer.number("neuron_flops", positive=True) for layer in layers),
+        input_elements=tuple(layer.count("input_elements") for layer in layers),
+        output_elements=tuple(layer.count("output_elements") for layer in layers),
+        own_inputs=tuple(layer.truth("own_inputs") for layer in layers),
+    )
 
 
-def _count(fields: dict[str, object], key: str, where: str) -> int:
-    value = _number(fields, key, where, positive=True)
-    if value != int(value):
-        raise ValueError(f"field '{where}{key}' must be a whole number, not {_show(fields[key])}")
-    return int(value)
-
-
-def _of_rows(name: str, rows: Iterable[tuple[str, int, float, int, int, bool]]) -> NeuronTable:
-    names, neurons, flops, inputs, outputs, own = zip(*rows, strict=True)
-    return NeuronTable(name, names, neurons, flops, inputs, outputs, own)
+_READER = Reader("neuron table", ("layers",), _table)

@@ -17,20 +17,16 @@ A layer is what lies between two points where the network can be cut. Tables com
 "flops" is 2 * MAC of the layer and "bits" what its output has; those of the last layer are what an actor gets back.
 """
 
-import difflib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from mec_jax.profiles import _decode, _fields, _number, _show, _source, _text
 from mec_jax.profiles.layers import NETWORKS, layer_table
 from mec_jax.profiles.multi_exit import bundled_multi_exit_profiles, load_multi_exit_profile
+from mec_jax.profiles.reader import Fields, Reader
 
 __all__ = ["FLOAT_FRAMES", "CutTable", "load_cut_table"]
 
-_SCHEMA = 1
-_FILE_FIELDS = ("schema", "name", "description", "source", "input_bits", "layers")
 _LAYER_FIELDS = ("name", "flops", "bits")
 
 # After these modules the authors' code can cut; heads, 0.1 % of the work, stay where the last of them is.
@@ -99,22 +95,7 @@ def load_cut_table(name_or_path: str | os.PathLike[str] = "coknight_resnet") -> 
             bits=(profile.input_bits, *profile.feature_bits),
             source=_joined(profile.source),
         )
-    path = os.fspath(name_or_path)
-    try:
-        data = Path(path).read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        known = (*NETWORKS, FLOAT_FRAMES, *profiles)
-        close = difflib.get_close_matches(path.lower(), known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise ValueError(
-            f"can't read cut table {path!r}: {reason}; {hint}give the path of a readable JSON file, "
-            f"or one of {', '.join(known)}"
-        ) from None
-    try:
-        return _table(_decode(data))
-    except ValueError as error:
-        raise ValueError(f"cut table {path!r}: {error}") from None
+    return _READER.read(name_or_path, others=(*NETWORKS, FLOAT_FRAMES, *profiles))
 
 
 def _generated(name: str) -> CutTable:
@@ -135,29 +116,22 @@ def _generated(name: str) -> CutTable:
     return CutTable(name, tuple(names), tuple(flops), tuple(bits), f"generated: mec_jax.profiles.layers, {network}")
 
 
-def _table(content: object) -> CutTable:
-    # First, so that a file of another version is called that and not misspelt.
-    version = content.get("schema", _SCHEMA) if isinstance(content, dict) else _SCHEMA
-    if isinstance(version, bool) or version != _SCHEMA:
-        raise ValueError(f'schema version {_show(version)} is not known; write "schema": {_SCHEMA} and its fields')
-    if not isinstance(content, dict):
-        raise ValueError(f"holds {_show(content)}; a table is one JSON object with fields {', '.join(_FILE_FIELDS)}")
-    fields = _fields(content, "", _FILE_FIELDS)
-    _text(fields, "description")
-    layers = fields["layers"]
-    if not isinstance(layers, list) or not layers:
-        raise ValueError(f"field 'layers' must be a list of at least one object, not {_show(layers)}")
-    names, flops, bits = [], [], [_number(fields, "input_bits", positive=True)]
-    for index, item in enumerate(layers):
-        where = f"layers[{index}]."
-        layer = _fields(item, where, _LAYER_FIELDS)
-        names.append(_text(layer, "name", where))
-        flops.append(_number(layer, "flops", where))
-        bits.append(_number(layer, "bits", where))
+def _table(fields: Fields) -> CutTable:
+    layers = fields.objects("layers", _LAYER_FIELDS)
+    flops = tuple(layer.number("flops") for layer in layers)
     if not sum(flops):
         raise ValueError("no layer has any work: give one of them 'flops' > 0")
-    return CutTable(_text(fields, "name"), tuple(names), tuple(flops), tuple(bits), _joined(_source(fields["source"])))
+    return CutTable(
+        name=fields.text("name"),
+        layer_names=tuple(layer.text("name") for layer in layers),
+        flops=flops,
+        bits=(fields.number("input_bits", positive=True), *(layer.number("bits") for layer in layers)),
+        source=_joined(fields.source()),
+    )
 
 
 def _joined(source: Iterable[tuple[str, str]]) -> str:
     return "; ".join(f"{table}: {where}" for table, where in source)
+
+
+_READER = Reader("cut table", ("input_bits", "layers"), _table)

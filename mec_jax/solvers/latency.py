@@ -3,7 +3,7 @@
 The device runs the first c of N layers, sends what comes out, and the server runs the rest. What the result's way
 back, an encoder and a decoder take is neglected, as in the paper.
 
-Functions take one network on one device, server and link; `jax.vmap` makes tables of them:
+Functions take one network on one device, server and link, as `latencies` does; `jax.vmap` makes tables of them:
 
     >>> import jax, jax.numpy as jnp
     >>> from mec_jax.profiles.layers import layer_table
@@ -19,9 +19,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from mec_jax.physics.partition import Number, cut_times, work_after, work_before
 from mec_jax.profiles.layers import Layer
 
 # Table II of Mu et al. 2024.
@@ -70,12 +70,7 @@ def workload(layers: Sequence[Layer], bits_per_element: float = 32.0) -> Workloa
     )
 
 
-def latencies(
-    network: Workload,
-    device_speed: Float[ArrayLike, ""],
-    server_speed: Float[ArrayLike, ""],
-    rate: Float[ArrayLike, ""],
-) -> Float[Array, " cut"]:
+def latencies(network: Workload, device_speed: Number, server_speed: Number, rate: Number) -> Float[Array, " cut"]:
     """Time of one inference in s, by the number of layers 0 to N that the device runs (eq. 2 to 6).
 
     It is infinite where more than one tensor would have to cross, and where bits meet a rate of 0.
@@ -86,52 +81,29 @@ def latencies(
         server_speed: FLOP/s, > 0.
         rate: Uplink, bit/s, >= 0.
     """
-    # Two sums, as in float32 the total minus one would drown the work of a last few layers in rounding.
-    device_work = jnp.pad(jnp.cumsum(network.flops), (1, 0))
-    server_work = jnp.pad(jnp.cumsum(network.flops[::-1])[::-1], (0, 1))
     bits = jnp.concatenate([network.input_bits[None], network.bits[:-1], jnp.zeros(1)])
-    sending = jnp.where(bits > 0, bits / rate, 0)  # nothing is sent in no time even at a rate of 0
-    latency = device_work / device_speed + sending + server_work / server_speed
-    return jnp.where(jnp.pad(network.cuttable[:-1], 1, constant_values=True), latency, jnp.inf)
+    time = cut_times(work_before(network.flops), bits, work_after(network.flops), device_speed, rate, server_speed)
+    sending = jnp.where(bits > 0, time.link, 0)  # nothing is sent in no time even at a rate of 0
+    one_tensor = jnp.pad(network.cuttable[:-1], 1, constant_values=True)
+    return jnp.where(one_tensor, time.device + sending + time.server, jnp.inf)
 
 
-def all_local(
-    network: Workload,
-    device_speed: Float[ArrayLike, ""],
-    server_speed: Float[ArrayLike, ""],
-    rate: Float[ArrayLike, ""],
-) -> Partition:
-    """The device runs everything, and sends nothing. Arguments as in `latencies`."""
+def all_local(network: Workload, device_speed: Number, server_speed: Number, rate: Number) -> Partition:
+    """The device runs everything, and sends nothing."""
     latency = latencies(network, device_speed, server_speed, rate)
     return Partition(jnp.array(latency.size - 1), latency[-1])
 
 
-def all_server(
-    network: Workload,
-    device_speed: Float[ArrayLike, ""],
-    server_speed: Float[ArrayLike, ""],
-    rate: Float[ArrayLike, ""],
-) -> Partition:
-    """The device sends its raw input, and the server runs everything. Arguments as in `latencies`."""
+def all_server(network: Workload, device_speed: Number, server_speed: Number, rate: Number) -> Partition:
+    """The device sends its raw input, and the server runs everything."""
     return Partition(jnp.array(0), latencies(network, device_speed, server_speed, rate)[0])
 
 
-def neurosurgeon(
-    network: Workload,
-    device_speed: Float[ArrayLike, ""],
-    server_speed: Float[ArrayLike, ""],
-    rate: Float[ArrayLike, ""],
-) -> Partition:
+def neurosurgeon(network: Workload, device_speed: Number, server_speed: Number, rate: Number) -> Partition:
     """The fastest cut inside the network, 1 <= c <= N - 1; of equally fast ones the first.
 
     That range is inferred from Fig. 6, whose "Partition" it gives; eq. 7 has c <= N. So it may be slower than all-local
     or all-server (AlexNet takes 1.2 times as long as all-local on a Raspberry Pi 4B over 3G): see `optimum`.
-
-    Args:
-        network: N >= 2 layers.
-        device_speed: As in `latencies`, like all that follows.
-        server_speed: FLOP/s.
-        rate: bit/s.
 
     Raises:
         ValueError: The network has one layer.
@@ -143,13 +115,8 @@ def neurosurgeon(
     return Partition(cut, latency[cut])
 
 
-def optimum(
-    network: Workload,
-    device_speed: Float[ArrayLike, ""],
-    server_speed: Float[ArrayLike, ""],
-    rate: Float[ArrayLike, ""],
-) -> Partition:
-    """The fastest of all cuts, all-server and all-local included. Arguments and ties as above."""
+def optimum(network: Workload, device_speed: Number, server_speed: Number, rate: Number) -> Partition:
+    """The fastest of all cuts, all-server and all-local included; of equally fast ones the first."""
     latency = latencies(network, device_speed, server_speed, rate)
     cut = jnp.argmin(latency)
     return Partition(cut, latency[cut])

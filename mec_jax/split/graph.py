@@ -4,7 +4,6 @@ A module is traced into a graph of operations in the order in which they run. It
 exactly one tensor goes on: parameters do not count, since each half has its own.
 """
 
-import difflib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
+
+from mec_jax.files import did_you_mean
 
 __all__ = ["CutGraph", "CutPoint", "split"]
 
@@ -123,9 +124,8 @@ class CutGraph:
             if self._names.get(node, "") == cut or cut in _scopes(node)
         ]
         if not inside:
-            close = difflib.get_close_matches(cut, [point.name for point in self.points], n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"there is no layer {cut!r} to cut after{hint} Give one of {self._show(self.points)}")
+            hint = did_you_mean(cut, [point.name for point in self.points])
+            raise ValueError(f"there is no layer {cut!r} to cut after, {hint}give one of {self._show(self.points)}")
         if inside[-1] + 1 not in self._positions:
             before = [point for point in self.points if self._positions[point.index] <= inside[-1]][-2:]
             after = [point for point in self.points if self._positions[point.index] > inside[-1]][:2]

@@ -5,9 +5,7 @@ action = policy.act(observation)                       # the likeliest action
 action = policy.act(observation, torch.Generator())    # a sample
 """
 
-import functools
 import os
-from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -17,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from mec_jax.policy import AS_RETURNED, Policy, load_policy
+from mec_jax.policy_schema import action_class
 
 __all__ = ["Categorical", "Gaussian", "TorchPolicy", "load_torch_policy"]
 
@@ -24,14 +23,14 @@ __all__ = ["Categorical", "Gaussian", "TorchPolicy", "load_torch_policy"]
 class Categorical(NamedTuple):
     """What a categorical head says: p(i) is proportional to exp(logits[i])."""
 
-    logits: torch.Tensor  # [..., *entries, size]
+    logits: torch.Tensor  # [..., *shape, size]
 
     def mode(self) -> torch.Tensor:
-        """The likeliest choice, [..., *entries]."""
+        """The likeliest choice, [..., *shape]."""
         return self.logits.argmax(-1)
 
     def sample(self, generator: torch.Generator) -> torch.Tensor:
-        """A random choice, [..., *entries], by the Gumbel-max trick."""
+        """A random choice, [..., *shape], by the Gumbel-max trick."""
         exponential = torch.empty_like(self.logits).exponential_(generator=generator)
         return (self.logits - exponential.log()).argmax(-1)
 
@@ -39,8 +38,8 @@ class Categorical(NamedTuple):
 class Gaussian(NamedTuple):
     """What a gaussian or simplex head says, before anything is clipped or normalised."""
 
-    mean: torch.Tensor  # [..., *entries]
-    std: torch.Tensor  # [..., *entries]
+    mean: torch.Tensor  # [..., *shape]
+    std: torch.Tensor  # [..., *shape]
 
     def mode(self) -> torch.Tensor:
         """The mean."""
@@ -88,7 +87,6 @@ class TorchPolicy(nn.Module):
         size, network = self.metadata["observation"]["size"], self.metadata["network"]
         if observation.shape[-1:] != (size,):
             raise ValueError(f"the observation has shape {list(observation.shape)}: give [..., {size}]")
-        batch = observation.shape[:-1]
         x = (observation.reshape(-1, size) - self.observation_mean) / self.observation_std
         x = torch.clamp(x, -self.observation_clip, self.observation_clip)
         if slots := network.get("per_slot"):
@@ -101,8 +99,7 @@ class TorchPolicy(nn.Module):
             raw = x
             for layer in hidden:
                 raw = self._activation(self._layer(layer)(raw))
-            raw = self._layer(last)(raw).swapaxes(0, 1)
-            raw = raw.reshape(*batch, 1, -1) if slots else raw.reshape(*batch, *raw.shape[1:])
+            raw = self._layer(last)(raw).swapaxes(0, 1)  # [batch, net, outputs]
             said[head["name"]] = self._head(head["name"])(raw, observation)
         return said
 
@@ -111,11 +108,12 @@ class TorchPolicy(nn.Module):
         """Decides.
 
         Args:
-            observation: [..., size], finite, in the environment's order; a tensor, or what NumPy can read.
+            observation: [..., size], finite, each entry what the policy's `observation_names` says; a tensor, or
+                what NumPy can read.
             generator: Draws the action; without it the action is the likeliest one. On the policy's device.
 
         Returns:
-            A NamedTuple like the environment's action, e.g. `OffloadAction(cut, channel, power)`, each [..., ue] or
+            A NamedTuple like the environment's action, e.g. `OffloadAction(cut, channel, power)`, each
             [..., *shape]: int64 for a categorical head, float32 within its bounds for a gaussian one.
 
         Raises:
@@ -131,7 +129,7 @@ class TorchPolicy(nn.Module):
             raise ValueError("the network overflows on this observation: give it numbers like those it was trained on")
         drawn = {name: parts.mode() if generator is None else parts.sample(generator) for name, parts in said.items()}
         action = {name: self._head(name).action(value) for name, value in drawn.items()}
-        return _action_class(self.metadata["action"], tuple(action))(**action)
+        return action_class(self.metadata["action"], tuple(action))(**action)
 
     def _layer(self, name: str) -> nn.Module:
         return self.layers[f"layer_{name}"]
@@ -145,8 +143,8 @@ def load_torch_policy(path: str | os.PathLike[str]) -> TorchPolicy:
     return TorchPolicy(load_policy(path))
 
 
-_action_class = functools.lru_cache(namedtuple)  # two policies of one kind have one class
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"relu": torch.relu, "tanh": torch.tanh}
+_MEANS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"linear": torch.positive, "sigmoid": torch.sigmoid}
 _STDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "softplus": functional.softplus,
     "sigmoid": torch.sigmoid,
@@ -173,15 +171,15 @@ def _each_slot(x: torch.Tensor, common: int, slots: int, features: int) -> torch
 
 
 class _CategoricalHead(nn.Module):
-    """Logits from what the last layer puts out, [..., net, outputs], and what the observation allows."""
+    """Logits from what the last layer puts out, [batch, net, outputs], and what the observation allows."""
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         super().__init__()
-        self.shape, self.size = head.get("shape"), head["size"]
+        self.shape, self.size = head["shape"], head["size"]
         self.allowed = head.get("allowed")
 
     def forward(self, raw: torch.Tensor, observation: torch.Tensor) -> Categorical:
-        logits = raw if self.shape is None else raw.reshape(*raw.shape[:-2], *self.shape, self.size)
+        logits = raw.reshape(*observation.shape[:-1], *self.shape, self.size)
         if self.allowed is not None:
             logits = logits.masked_fill(observation[..., self.allowed] <= 0, torch.finfo(logits.dtype).min)
         return Categorical(logits)
@@ -191,22 +189,19 @@ class _CategoricalHead(nn.Module):
 
 
 class _GaussianHead(nn.Module):
-    """Mean and standard deviation from what the last layer puts out, [..., net, outputs]."""
+    """Mean and standard deviation from what the last layer puts out, [batch, net, outputs]."""
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         super().__init__()
-        self.shape, self.is_linear = head.get("shape"), head["mean"] == "linear"
+        self.shape, self.is_linear = head["shape"], head["mean"] == "linear"
         self.std, self.std_min = _STDS[head["std"]], head["std_min"]
         for name in ("scale", "offset", "low", "high"):
-            self.register_buffer(name, torch.tensor(head.get(name, 0.0), dtype=torch.float32))
+            self.register_buffer(name, torch.tensor(head[name], dtype=torch.float32))
 
     def forward(self, raw: torch.Tensor, observation: torch.Tensor) -> Gaussian:
-        if self.shape is None:
-            mean, std = raw.unbind(-1)
-        else:
-            mean, std = raw.reshape(*raw.shape[:-2], 2, *self.shape).unbind(-1 - len(self.shape))
-        mean = mean * self.scale + self.offset if self.is_linear else torch.sigmoid(mean) * self.scale
-        return Gaussian(mean, self.std(std) * self.scale + self.std_min)
+        mean, std = (part.reshape(*observation.shape[:-1], *self.shape) for part in raw.chunk(2, -1))
+        mean = mean if self.is_linear else torch.sigmoid(mean)
+        return Gaussian(mean * self.scale + self.offset, self.std(std) * self.scale + self.std_min)
 
     def action(self, drawn: torch.Tensor) -> torch.Tensor:
         return torch.clamp(drawn, self.low, self.high)

@@ -5,14 +5,12 @@ is for one image on this machine.
 """
 
 import csv
-import difflib
 import importlib.util
 import io
 import json
 import math
 import os
 import platform
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mec_jax.files import did_you_mean, reason, write_text
 from mec_jax.split.codec import BITS_PER_ELEMENT, HEADER_BITS, encode
 from mec_jax.split.graph import CutGraph, CutPoint
 
@@ -95,9 +94,8 @@ def load_module(model: str) -> nn.Module:
     if not colon:
         names = torchvision.models.list_models()
         if model not in names:
-            close = difflib.get_close_matches(model.lower(), names, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"no network {model!r}{hint} Give a name that torchvision knows, or file.py:factory")
+            hint = did_you_mean(model, names)
+            raise ValueError(f"no network {model!r}, {hint}give a name that torchvision knows, or file.py:factory")
         return torchvision.models.get_model(model, weights=None).eval()
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if spec is None or spec.loader is None or not Path(file).is_file():
@@ -236,7 +234,7 @@ def _feature_bits(point: CutPoint) -> int:
 
 
 def write_profile(path: Path, name: str, measurement: Measurement, power: float) -> Path:
-    """Writes the profile (`mec_jax.profiles`) and, beside it with the ending .csv, all that was measured.
+    """Writes the profile (`mec_jax.profiles.offloading`) and, beside it with the ending .csv, all that was measured.
 
     Each file is replaced at once: whoever looks sees the old one or the whole new one.
 
@@ -258,11 +256,11 @@ def write_profile(path: Path, name: str, measurement: Measurement, power: float)
         raise ValueError(f"profile file {str(path)!r} must end in .json: name it so")
     table = path.with_suffix(".csv")
     try:
-        _write(table, _table(measurement, power))
-        _write(path, json.dumps(_content(name, measurement, power), indent=2) + "\n")
+        write_text(table, _table(measurement, power))
+        write_text(path, json.dumps(_content(name, measurement, power), indent=2) + "\n")
     except OSError as error:
         raise ValueError(
-            f"can't write profile file {str(path)!r} ({error.strerror}): name one in a folder that you may write to"
+            f"can't write profile file {str(path)!r} ({reason(error)}): name one in a folder that you may write to"
         ) from None
     return table
 
@@ -321,18 +319,6 @@ def _table(measurement: Measurement, power: float) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.parent / f".mec_jax-{secrets.token_hex(8)}.tmp"
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _three_axes(shape: tuple[int, ...]) -> list[int]:

@@ -1,0 +1,42 @@
+"""`mec-jax`: list, train, evaluate, export, render and profile from the command line, one file a command."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tyro
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `mec-jax`. Errors of use end it with one line and exit code 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments).run()
+    except (ValueError, OSError) as error:
+        print(f"mec-jax: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mec-jax: stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
+    from algos.cli import train
+    from algos.cli.evaluate import Evaluate
+    from algos.cli.export import Export
+    from algos.cli.list import List
+    from algos.cli.profile import Profile
+    from algos.cli.render import Render
+
+    commands: dict[str, Callable[..., Any]] = {
+        "list": List,
+        "evaluate": Evaluate,
+        "export": Export,
+        "render": Render,
+        "profile": Profile,
+    }
+    if not arguments or arguments[0] not in commands:
+        commands["train"] = train.command(arguments)
+    return commands

@@ -1,0 +1,91 @@
+"""`mec-jax profile`: imports PyTorch only when it runs."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from algos.cli.console import console
+
+__all__ = ["Profile"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Measure a PyTorch network on this machine, cut by cut, and write a profile that the environments load."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A network that torchvision knows, e.g. resnet18 (with random weights), or file.py:factory, a function there that
+    returns an nn.Module."""
+    cuts: tuple[str, ...] = ("useful",)
+    """Where to cut: names of layers or of modules that end there, e.g. maxpool layer2; `all`; or `useful`, where fewer
+    bits are sent than anywhere before."""
+    out: Path = Path("profile.json")
+    """The profile to write. Beside it, in a .csv, comes all that was measured."""
+    power: float = 5.0
+    """W while the UE computes. It is taken from here, not measured; 5 is assumed."""
+    image: tuple[int, int, int] = (3, 224, 224)
+    """Channels, height and width of the input."""
+    repeats: int = 30
+    """Measurements of each cut; the median counts."""
+    warm_up: int = 3
+    """Runs before them that don't count."""
+    threads: int = 1
+    """Threads on the CPU."""
+    device: str = "cpu"
+    """Where PyTorch computes, e.g. cuda."""
+
+    def run(self) -> None:
+        """Measure, write, and print the table."""
+        try:
+            import torch
+
+            from mec_jax.split.graph import CutGraph
+            from mec_jax.split.profile import choose_cuts, load_module, measure, write_profile
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"profile needs PyTorch (no module {error.name!r}): pip install 'mec_jax[torch]'"
+            ) from None
+
+        if self.out.suffix != ".json" or not self.out.parent.is_dir():
+            raise ValueError(f"--out is {str(self.out)!r}: name a .json file in a folder that exists")
+        if min(self.image) < 1:
+            raise ValueError(f"--image is {self.image}: give three whole numbers of at least 1")
+        if not 0 < self.power < math.inf:
+            raise ValueError(f"--power is {self.power}: it must be a finite number of W above 0")
+        try:
+            example = torch.rand(1, *self.image, device=self.device)
+            module = load_module(self.model).to(self.device)
+        except (RuntimeError, AssertionError) as error:  # an unknown device, or one that is not there
+            raise ValueError(f"--device {self.device} does not work ({str(error).splitlines()[0]}): try cpu") from None
+        graph = CutGraph(module, example)
+        points = choose_cuts(graph, self.cuts)
+        with console.status(f"measuring {len(points) + 1} points"):
+            measurement = measure(graph, example, points, self.repeats, self.warm_up, self.threads)
+        name = self.model.rpartition(":")[2]
+        csv = write_profile(self.out, name, measurement, self.power)
+
+        table = Table(
+            title=f"{name} on {measurement.machine}",
+            caption="Median (interquartile range). FLOP: 2 for a multiply-accumulate. MB: parameters, activations.",
+            box=SIMPLE_HEAD,
+        )
+        table.add_column("cut after")
+        for header in ("kbit", "prefix ms", "encoder ms", "MFLOP", "MB", "mJ"):
+            table.add_column(header, justify="right", no_wrap=True)
+        table.add_row("input", f"{8e-3 * measurement.image.elements:.1f}", *["0"] * 5)
+        for cost in measurement.costs:
+            table.add_row(
+                cost.point.name,
+                f"{cost.bits / 1e3:.1f}",
+                *(f"{1e3 * times.median:.2f} ({1e3 * times.spread:.2f})" for times in (cost.prefix, cost.encoder)),
+                f"{cost.flops / 1e6:.1f}",
+                f"{cost.memory / 1e6:.1f}",
+                f"{1e3 * self.power * cost.time:.1f}",
+            )
+        console.print(table)
+        console.print(f"profile: {self.out}, all that was measured: {csv}")

@@ -1,0 +1,93 @@
+"""The host loop of a run: jitted chunks, and between them progress, evaluation, logs and checkpoints."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from algos.algorithms import algorithm
+from algos.curves import CURVE_EPISODES
+from algos.runs import RunConfig, RunFolder, as_arrays
+from mec_jax.contracts import Episodes
+from mec_jax.episodes import evaluation_keys, play_episodes
+
+
+class Progress(NamedTuple):
+    """What is known after a chunk."""
+
+    frames: int
+    total_frames: int
+    evaluation: Episodes  # [episode], on the evaluation scenario
+    metrics: Any  # [update] of the chunk, the algorithm's `Metrics`
+
+
+class Result(NamedTuple):
+    """What a run leaves in memory."""
+
+    learned: PyTree  # what the algorithm's policy reads
+    frames: int
+    interrupted: bool
+
+
+def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None]) -> Result:
+    """Train, evaluating and saving a checkpoint after every chunk. Ctrl-C ends the run after the last whole chunk.
+
+    A run that goes on from a checkpoint does what it would have done without the break, bit for bit: the state holds
+    all that a chunk depends on, and the program is the same.
+
+    Args:
+        run: What to run.
+        folder: Where to begin, and to write metrics and checkpoints.
+        report: Called after each chunk.
+
+    Raises:
+        ValueError: If the losses are no longer finite; the checkpoints before that stay.
+    """
+    env, params = run.make_env()
+    learner = algorithm(run.algorithm)
+    trainer = learner.make_trainer(env, run.config)
+    frames = int(folder.rows[-1]["frames"]) if folder.rows else 0
+    if folder.state is not None and frames >= trainer.num_frames:
+        return Result(learner.learned(folder.state), frames, interrupted=False)
+    scenario = env.evaluation_params(params)
+    policy = learner.make_policy(env, run.config, learner.deterministic)
+    hparams, keys = as_arrays(run.hparams), evaluation_keys(CURVE_EPISODES)
+    key = jax.random.key(run.seed)
+
+    shapes = jax.eval_shape(trainer.init, hparams, params, key)
+    lowered = (
+        jax.jit(trainer.run).lower(shapes, hparams, params),
+        jax.jit(trainer.init).lower(hparams, params, key),
+        play_episodes.lower(env, scenario, policy, (learner.learned(shapes), params), keys),
+    )
+    with ThreadPoolExecutor() as pool:  # XLA compiles outside the GIL: the longest hides the others
+        run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
+
+    state = init(hparams, params, key) if folder.state is None else folder.state
+    try:
+        while frames < trainer.num_frames:
+            new_state, metrics = run_chunk(state, hparams, params)
+            learned = learner.learned(new_state)
+            evaluation = evaluate(scenario, (learned, params), keys)
+            metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
+            losses = [value for name, value in metrics._asdict().items() if name.endswith("loss")]
+            if not all(np.isfinite(x).all() for x in jax.tree.leaves((learner.trained(new_state), losses))):
+                raise ValueError(
+                    f"the losses diverged after frame {frames}: lower the learning rates or the clip range"
+                )
+            state, frames = new_state, int(metrics.frames[-1])
+            folder.log(frames, _row(metrics, evaluation))
+            folder.save(int(state.update), state)
+            report(Progress(frames, trainer.num_frames, evaluation, metrics))
+    except KeyboardInterrupt:
+        return Result(learner.learned(state), frames, interrupted=True)
+    return Result(learner.learned(state), frames, interrupted=False)
+
+
+def _row(metrics: Any, evaluation: Episodes) -> dict[str, float]:
+    evaluated = {f"evaluation/{name}": float(np.mean(value)) for name, value in evaluation.columns().items()}
+    trained = {f"training/{name}": float(value[-1]) for name, value in metrics._asdict().items() if name != "frames"}
+    return evaluated | trained

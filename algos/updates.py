@@ -1,0 +1,117 @@
+"""What the trainers' jitted updates share: schedule, chunks, minibatches and gradient steps."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from algos.rollout import Scalar
+from mec_jax.contracts import Trainer
+from mec_jax.files import did_you_mean
+
+
+class Metrics(NamedTuple):
+    """Of one update of an actor and a critic."""
+
+    frames: Int[Array, ""]  # environment frames so far
+    episode_return: Float[Array, ""]  # mean over the episodes that ended; NaN if none did
+    actor_loss: Float[Array, ""]
+    critic_loss: Float[Array, ""]
+    entropy: Float[Array, ""]  # nat; MAHPPO: per UE
+    kl: Float[Array, ""]  # nat, old to new policy; MAHPPO: per UE
+    clipped: Float[Array, ""]  # share of ratios outside the clip range
+
+
+class Schedule(NamedTuple):
+    """Counts of a run."""
+
+    batch: int  # frames an update
+    num_chunks: int
+    num_updates: int
+
+
+def schedule(config: Any) -> Schedule:
+    """The schedule of a trainer's `Config`.
+
+    Raises:
+        ValueError: If a count or layer size is not positive, the minibatches do not divide the batch, or there is no
+            such choice.
+    """
+    check_choices(config)
+    counts = ("num_envs", "rollout", "epochs", "minibatches", "updates_per_chunk")
+    layers = [name for name, value in vars(config).items() if isinstance(value, tuple)]
+    check_counts(config, (*counts, *layers))
+    batch = config.num_envs * config.rollout
+    if batch % config.minibatches:
+        raise ValueError(
+            f"{config.minibatches} minibatches do not divide {config.num_envs} environments x {config.rollout} "
+            "frames: change one of them"
+        )
+    num_chunks = max(1, config.num_frames // (batch * config.updates_per_chunk))
+    return Schedule(batch, num_chunks, num_chunks * config.updates_per_chunk)
+
+
+def check_counts(config: Any, names: Iterable[str]) -> None:
+    """Refuse counts, or tuples of them, that are not positive.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name in names:
+        count = getattr(config, name)
+        if min(count, default=1) < 1 if isinstance(count, tuple) else count < 1:
+            raise ValueError(f"{name} is {count}: it must be at least 1")
+
+
+def check_choices(config: Any) -> None:
+    """Refuse a text that is none of its field's choices.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, annotation in get_type_hints(type(config)).items():
+        choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+        if choices and getattr(config, name) not in choices:
+            raise ValueError(
+                f"{name} is {getattr(config, name)!r}: {did_you_mean(getattr(config, name), choices)}choose from "
+                f"{', '.join(choices)}"
+            )
+
+
+def in_chunks(
+    init: Callable[..., Any],
+    update: Callable[..., tuple[Any, Any]],
+    updates_per_chunk: int,
+    plan: Schedule,
+) -> Trainer:
+    """A trainer from its first state and one `update(state, hparams, env_params)` that returns state and metrics."""
+
+    def run(state: Any, hparams: PyTree, env_params: PyTree) -> tuple[Any, Any]:
+        return jax.lax.scan(lambda state, _: update(state, hparams, env_params), state, length=updates_per_chunk)
+
+    def train(hparams: PyTree, env_params: PyTree, key: Array) -> tuple[Any, Any]:
+        state, metrics = jax.lax.scan(
+            lambda state, _: run(state, hparams, env_params), init(hparams, env_params, key), length=plan.num_chunks
+        )
+        return state, jax.tree.map(jnp.concatenate, metrics)
+
+    return Trainer(init, run, train, plan.num_chunks, plan.num_updates * plan.batch)
+
+
+def shuffled(key: Array, epochs: int, minibatches: int, batch: int) -> Int[Array, "minibatch sample"]:
+    """Indices of the minibatches of all epochs; within an epoch without replacement."""
+    order = jax.random.bits(key, (epochs, batch))
+    return jnp.argsort(order, axis=1).reshape(epochs * minibatches, batch // minibatches)
+
+
+def descend(
+    params: PyTree, gradient: PyTree, opt: optax.OptState, lr: Scalar, max_grad_norm: Scalar, adam_eps: Scalar
+) -> tuple[PyTree, optax.OptState]:
+    """One step of Adam, the gradient clipped to a global norm. All numbers may be traced."""
+    norm = optax.tree.norm(gradient)
+    gradient = jax.tree.map(lambda g: g * jnp.minimum(1, max_grad_norm / (norm + 1e-12)), gradient)
+    step, opt = optax.scale_by_adam(eps=adam_eps).update(gradient, opt)
+    return jax.tree.map(lambda p, s: p - lr * s, params, step), opt

@@ -1,0 +1,1 @@
+"""What scripts share: the machine, results, experiments, verdicts and pages."""

@@ -1,0 +1,1 @@
+"""How well the algorithms learn: curves, the leaderboard, searches of hyper-parameters."""

@@ -1,0 +1,1 @@
+"""What may go wrong: failures, kills, damaged files, extremes, precision, recorded episodes."""

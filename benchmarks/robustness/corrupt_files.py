@@ -1,0 +1,189 @@
+"""Damaged profile and policy files: each one clear ValueError, never a crash.
+
+    python -m benchmarks.robustness.corrupt_files              # 10^4 of each kind
+
+A file is damaged as disks, networks and editors do it: bits flipped, bytes overwritten, cut out, doubled, exchanged,
+the end lost; and a profile's JSON also by values of another type, size or sign, and by fields that are missing, unknown
+or double. Damage may leave a file whole: a digit of a number, a letter of a description, a date in an archive that no
+one reads. Then it must load: a policy unchanged, since it carries a digest, a profile with sensible numbers. Exits 1 if
+anything else happens.
+"""
+
+import copy
+import json
+import math
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.harness.machine import machine
+from benchmarks.harness.results import RESULTS, command_line, write_result
+from mec_jax.policy import KIND, SCHEMA, Policy, load_policy, save_policy
+from mec_jax.profiles import Profile, load_profile
+
+REFUSED, WHOLE = "refused with a clear ValueError", "whole in spite of the damage"
+
+VALUES: tuple[Any, ...] = (None, True, -1, 0, 1e999, -1e-9, math.nan, 10**30, "x", "", [], [1, 2], {}, {"x": 1}, [[[]]])
+"""What stands in for a value of a profile."""
+
+
+def damaged(content: bytes, rng: np.random.Generator) -> bytes:
+    """The bytes of a file after an accident."""
+    data = bytearray(content)
+    start, stop = sorted(int(at) for at in rng.integers(0, len(data) + 1, 2))
+    stop = min(stop, start + int(2 ** rng.uniform(0, 12)))
+    match int(rng.integers(6)):
+        case 0:
+            for at in rng.integers(0, len(data), int(rng.integers(1, 9))):
+                data[at] ^= 1 << int(rng.integers(8))
+        case 1:
+            data[start:stop] = rng.bytes(stop - start)
+        case 2:
+            data[start:stop] = bytes(stop - start)
+        case 3:
+            del data[start:stop]
+        case 4:
+            data[start:start] = data[start:stop]
+        case 5:
+            del data[start:]
+    return bytes(data)
+
+
+def damaged_json(content: bytes, rng: np.random.Generator) -> bytes:
+    """A profile with one value or field wrong."""
+    profile = json.loads(content)
+    parents = [node for node in _nodes(profile) if isinstance(node, dict | list) and len(node) > 0]
+    parent: Any = parents[int(rng.integers(len(parents)))]
+    keys: list[Any] = list(parent) if isinstance(parent, dict) else list(range(len(parent)))
+    key = keys[int(rng.integers(len(keys)))]
+    match int(rng.integers(4)):
+        case 0 | 1:
+            parent[key] = copy.deepcopy(VALUES[int(rng.integers(len(VALUES)))])
+        case 2:
+            del parent[key]
+        case 3 if isinstance(parent, dict):
+            parent[f"{key}_"] = parent.pop(key)
+        case _:
+            text = json.dumps(profile)
+            field = json.dumps(key) + ":"
+            return text.replace(field, f"{field} 1, {field}", 1).encode()
+    return json.dumps(profile).encode()
+
+
+def _nodes(value: Any) -> Iterator[Any]:
+    yield value
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _nodes(child)
+
+
+def fate(load: Callable[[Path], Any], path: Path, content: bytes, is_sound: Callable[[Any], bool]) -> str:
+    """What becomes of a file with this content: `REFUSED`, `WHOLE` or what should not happen."""
+    path.write_bytes(content)
+    try:
+        loaded = load(path)
+    except ValueError as error:
+        said = str(error)
+        clear = type(error) is ValueError and repr(str(path)) in said and "\n" not in said and len(said) < 700
+        return REFUSED if clear else f"unclear: {type(error).__name__}: {said}"
+    except Exception as error:
+        return f"crash: {type(error).__name__}: {error}"
+    return WHOLE if is_sound(loaded) else f"loaded though it is not sound: {loaded!r}"
+
+
+def sound_profile(profile: Profile) -> bool:
+    """Whether an environment can use it."""
+    numbers = (*profile.bits, *profile.front_time, *profile.front_power, profile.observation_time)
+    return (
+        all(math.isfinite(number) and number >= 0 for number in numbers)
+        and len(profile.bits) == len(profile.front_time) == len(profile.front_power) >= 2
+        and all(bits > 0 for bits in profile.bits[:-1])
+        and profile.bits[-1] == 0
+        and profile.observation_time > 0
+    )
+
+
+def example_policy(path: Path) -> Policy:
+    """Writes and reads a small policy."""
+    heads = [
+        {"name": "cut", "kind": "categorical", "layers": ["cut_0"], "size": 6},
+        {
+            **{"name": "power", "kind": "gaussian", "layers": ["power_0"], "size": 1, "mean": "sigmoid"},
+            **{"std": "softplus", "std_min": 1e-6, "scale": 1.0, "low": 1e-10, "high": [1.0, 0.5, 1.0]},
+        },
+    ]
+    metadata = {
+        **{"schema": SCHEMA, "kind": KIND, "env_id": "MultiUEOffloading-v0", "env_static": {"num_ues": 3}},
+        **{"env_params": {"beta": 0.47}, "action": "Action", "provenance": {}, "score": {"return": -0.5}},
+        "observation": {"size": 6, "per_ue": ["a", "b"], "normalisation": {"mean": [0.0] * 6, "std": [1.0] * 6}},
+        "network": {"stacked": 3, "activation": "relu", "trunk": ["trunk_0"], "heads": heads},
+    }
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for layer, inputs, outputs in (("trunk_0", 6, 8), ("cut_0", 8, 6), ("power_0", 8, 2)):
+        arrays[f"{layer}/kernel"] = rng.normal(size=(3, inputs, outputs))
+        arrays[f"{layer}/bias"] = rng.normal(size=(3, outputs))
+    save_policy(path, arrays, metadata)
+    return load_policy(path)
+
+
+def same_policy(policy: Policy, other: Policy) -> bool:
+    """Whether two policies decide alike and say so."""
+    return policy.metadata == other.metadata and {name: x.tobytes() for name, x in policy.arrays.items()} == {
+        name: x.tobytes() for name, x in other.arrays.items()
+    }
+
+
+def profile_fates(count: int, seed: int, folder: Path) -> Counter[str]:
+    """What becomes of damaged profiles, half of them damaged as bytes and half as JSON."""
+    content = (resources.files("mec_jax.profiles") / "data" / "resnet18.json").read_bytes()
+    rng = np.random.default_rng(seed)
+    path = folder / "damaged.json"
+    fates: Counter[str] = Counter()
+    for index in range(count):
+        broken = (damaged, damaged_json)[index % 2](content, rng)
+        fates[fate(load_profile, path, broken, sound_profile)] += 1
+    return fates
+
+
+def policy_fates(count: int, seed: int, folder: Path, load: Callable[[Path], Policy] = load_policy) -> Counter[str]:
+    """What becomes of damaged policies."""
+    policy = example_policy(folder / "policy.npz")
+    content = (folder / "policy.npz").read_bytes()
+    rng = np.random.default_rng(seed)
+    path = folder / "damaged.npz"
+    fates: Counter[str] = Counter()
+    for _ in range(count):
+        fates[fate(load, path, damaged(content, rng), lambda loaded: same_policy(loaded, policy))] += 1
+    return fates
+
+
+def main() -> int:
+    parser = command_line(__spec__.name, __doc__, RESULTS / "corrupt_files.txt")
+    parser.add_argument("--count", type=int, default=10_000, help="files of each kind")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    lines = []
+    failures = 0
+    for kind, fates in (("profiles", profile_fates), ("policies", policy_fates)):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            found = fates(options.count, options.seed, Path(folder))
+        lines.append(f"{options.count} damaged {kind} in {time.perf_counter() - start:.0f} s")
+        lines += [f"  {number:6d} {what}" for what, number in found.most_common()]
+        failures += sum(number for what, number in found.items() if what not in (REFUSED, WHOLE))
+    lines += [f"{failures} crashed, loaded though not sound, or said so unclearly", "", json.dumps(machine())]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    write_result(options.out, text)
+    return int(failures > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

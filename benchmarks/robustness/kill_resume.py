@@ -1,0 +1,205 @@
+"""Kill training runs at random moments, resume them, and compare them bit for bit with one that was left alone.
+
+    python -m benchmarks.robustness.kill_resume                # 20 trials, about 15 minutes
+    python -m benchmarks.robustness.kill_resume --trials 3 --seed 1
+
+Each trial is `mec-jax train` in a process of its own that gets SIGKILL, `mec-jax train --resume` that may get it too,
+and one more `--resume` that is left to end. The moment is drawn anew for each kill: while the program starts and
+compiles, between chunks, while a checkpoint is being written, or after the last chunk, while the results are made.
+
+The run that is left alone compiles everything. The others share a compilation cache that is empty at first, so that
+kills also meet a cache that is being written; JAX takes a half-written entry for none, warns and compiles.
+
+Results go to benchmarks/results/kill_resume.txt. Exits 1 on any difference.
+"""
+
+import csv
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from algos.runs import load_run
+from benchmarks.harness.machine import described, machine
+from benchmarks.harness.results import RESULTS, ROOT, command_line, write_result
+from mec_jax.policy import load_policy
+
+CHUNKS = 8
+OPTIONS = (
+    *("mahppo", "--seed", "3", "--num-ues", "2", "--params", "beta", "0.3", "--config.num-frames", str(32 * CHUNKS)),
+    *("--config.num-envs", "4", "--config.rollout", "8", "--config.epochs", "2", "--config.minibatches", "2"),
+    *("--config.updates-per-chunk", "1", "--config.trunk", "16", "--config.head", "8", "--config.critic", "16"),
+)
+LIMIT = 1800  # s of one process
+
+
+class Train:
+    """`mec-jax train` in a process of its own."""
+
+    def __init__(self, *options: str, cache: Path | None = None) -> None:
+        command = [sys.executable, "-m", "algos.cli", "train", *options]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+        if cache is not None:
+            environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        self.begin = time.monotonic()
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Until it holds or the process has ended."""
+        while self.process.poll() is None and not condition():
+            if time.monotonic() > self.begin + LIMIT:
+                self.process.kill()
+                raise RuntimeError(f"a process has not ended after {LIMIT} s")
+            time.sleep(0.001)
+
+    def end(self) -> tuple[int, str]:
+        """Wait for it: exit code and what it wrote to stderr."""
+        _, errors = self.process.communicate(timeout=LIMIT)
+        return self.process.returncode, errors
+
+
+def rows(path: Path) -> list[list[str]]:
+    """Whole rows of metrics.csv without `wall_time`."""
+    table = path / "metrics.csv"
+    lines = table.read_text().splitlines(keepends=True) if table.exists() else []
+    return [row[1:] for row in csv.reader(line for line in lines[1:] if line.endswith("\n"))]
+
+
+def checkpoints(path: Path, pattern: str) -> list[str]:
+    """Names of the folders of checkpoints."""
+    return sorted(folder.name for folder in (path / "checkpoints").glob(pattern))
+
+
+def kill(train: Train, path: Path, seconds: dict[str, float], rng: random.Random) -> str:
+    """Kill the process at a random moment; what was on disk then."""
+    when = rng.choice(("starting", "training", "saving", "ending"))
+    new_rows, delay = rng.randint(1, 3), rng.random() * seconds[when]
+    before = len(rows(path))
+    if when in ("training", "saving"):
+        train.wait_for(lambda: len(rows(path)) >= min(before + new_rows, CHUNKS))
+    if when == "saving":
+        train.wait_for(lambda: bool(checkpoints(path, "*tmp")))
+    if when == "ending":
+        train.wait_for(lambda: len(rows(path)) == CHUNKS)
+
+    made = (path / "curve.png").exists()
+    over = {
+        "starting": lambda: len(rows(path)) > before,
+        "ending": lambda: not made and (path / "curve.png").exists(),
+    }.get(when, lambda: False)
+    begin = time.monotonic()
+    train.wait_for(lambda: time.monotonic() >= begin + delay or over())
+    if over():  # faster than the run that compiled everything
+        seconds[when] = time.monotonic() - begin
+    train.process.kill()
+    code, _ = train.end()
+    if code == 0:
+        return f"{when}: it had ended"
+    if not (path / "config.json").exists():
+        return f"{when} (no configuration)"
+    whole, partial = checkpoints(path, "[0-9]"), checkpoints(path, "*tmp")
+    results = [name for name in ("comparison.json", "policy.npz", "curve.png") if (path / name).exists()]
+    return f"{when} ({', '.join([f'{len(rows(path))} rows', f'checkpoints {whole}', *partial, *results])})"
+
+
+def begin_or_resume(path: Path, cache: Path) -> Train:
+    """Resume the run. Where there is none yet, see that this is an error that says so, and begin."""
+    if (path / "config.json").exists():
+        return Train("--resume", str(path), cache=cache)
+    code, errors = Train("--resume", str(path), cache=cache).end()
+    if code != 2 or "no run folder" not in errors:
+        raise RuntimeError(f"resuming no run is no error of use:\n{errors[-2000:]}")
+    shutil.rmtree(path, ignore_errors=True)
+    return Train(*OPTIONS, "--out", str(path), cache=cache)
+
+
+def leaves(path: Path) -> dict[str, Any]:
+    """All that the run left but times, by name, to be compared with `==`."""
+    run, state = load_run(path)
+    state = state._replace(key=jax.random.key_data(state.key))
+    arrays = {jax.tree_util.keystr(name): np.asarray(x) for name, x in jax.tree_util.tree_leaves_with_path(state)}
+    arrays |= {f"policy.npz {name}": x for name, x in load_policy(path / "policy.npz").arrays.items()}
+    return {
+        **{name: (x.dtype, x.shape, x.tobytes()) for name, x in arrays.items()},
+        "config.json": run,
+        "metrics.csv": rows(path),
+        "comparison.json": (path / "comparison.json").read_text(),
+        "curve.png": (path / "curve.png").read_bytes(),
+        "files": sorted(file.name for file in path.iterdir()),
+        "checkpoints": checkpoints(path, "*"),
+    }
+
+
+def kill_and_resume(
+    path: Path, expected: dict[str, Any], seconds: dict[str, float], cache: Path, rng: random.Random
+) -> list[str]:
+    """Kill a run once or twice, then resume it to the end: what happened, and what differs as the last item."""
+    story = []
+    for _ in range(rng.choice((1, 1, 2))):
+        story.append(kill(begin_or_resume(path, cache), path, seconds, rng))
+    code, errors = begin_or_resume(path, cache).end()
+    if code != 0:
+        return [*story, f"FAILED: {errors.strip().splitlines()[-1:]}"]
+    found = leaves(path)
+    different = [name for name in expected if found.get(name) != expected[name]]
+    return [*story, f"DIFFERENT: {', '.join(different)}" if different else "equal"]
+
+
+def uninterrupted(path: Path) -> dict[str, float]:
+    """Train without a break; seconds that each part takes, from which the moments of the kills are drawn."""
+    train = Train(*OPTIONS, "--out", str(path))
+    train.wait_for(lambda: bool(rows(path)))
+    first = time.monotonic()
+    train.wait_for(lambda: len(rows(path)) == CHUNKS)
+    last = time.monotonic()
+    code, errors = train.end()
+    if code != 0:
+        raise RuntimeError(f"the run that was left alone failed:\n{errors[-2000:]}")
+    chunk = (last - first) / (CHUNKS - 1)
+    return {"starting": first - train.begin, "training": chunk, "saving": chunk / 4, "ending": time.monotonic() - last}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = command_line(__spec__.name, __doc__, RESULTS / "kill_resume.txt")
+    parser.add_argument("--trials", type=int, default=20, help="number of runs that are killed (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default: 0)")
+    args = parser.parse_args(argv)
+    report = [
+        described(machine(), ("system", "python")),
+        f"kill_resume --trials {args.trials} --seed {args.seed}: {CHUNKS} chunks, one checkpoint a chunk",
+    ]
+    print("\n".join(report), flush=True)
+    rng, failed = random.Random(args.seed), 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        seconds = uninterrupted(folder / "uninterrupted")
+        expected = leaves(folder / "uninterrupted")
+        for i in range(args.trials):
+            begin = time.monotonic()
+            *story, verdict = kill_and_resume(folder / f"trial-{i}", expected, seconds, folder / "cache", rng)
+            failed += verdict != "equal"
+            line = f"trial {i}: killed {', then '.join(story)}: {verdict} ({time.monotonic() - begin:.0f} s)"
+            report.append(line)
+            print(line, flush=True)
+    report.append(
+        f"{args.trials - failed} of {args.trials} resumed runs equal the uninterrupted one bit for bit "
+        "(parameters, optimiser, keys, environments, metrics, results): " + ("FAILED" if failed else "ok")
+    )
+    print(report[-1])
+    write_result(args.out, "\n".join(report) + "\n")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

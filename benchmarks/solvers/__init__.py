@@ -1,0 +1,1 @@
+"""How good the optima, bounds and heuristics are: brute force, searches, churn."""
