@@ -10,12 +10,14 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnax.environments.environment import Environment
 from jaxtyping import Array, Float, PyTree
 
 from algos.distributions import Head, heads_of, hybrid, to_action
 from algos.networks import ACTIVATIONS, StackedDense, init_parameters
 from algos.normalise import CLIP, Moments, standardise
 from mec_jax.contracts import Network, Policy, Problem
+from mec_jax.interop.foreign import as_problem
 from mec_jax.observations import Slots
 from mec_jax.policy import AS_RETURNED
 from mec_jax.spaces import NamedTupleSpace
@@ -133,11 +135,12 @@ def flat(observation: PyTree) -> Float[Array, "batch observation"]:
     return jnp.concatenate([x.reshape(x.shape[0], -1) for x in leaves], axis=1)
 
 
-def actor_policy(env: Problem, config: ActorConfig, deterministic: bool = False) -> Policy:
+def actor_policy(env: Problem | Environment, config: ActorConfig, deterministic: bool = False) -> Policy:
     """The policy of a trained actor for `mec_jax.episodes`.
 
     Its parameters are `((actor parameters, moments of the observations), env_params)`.
     """
+    env = as_problem(env)
     return partial(_act, env, make_actor(env, config), config.normalise_observation, deterministic)
 
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from gymnax.environments.environment import Environment
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from algos.actor import (
@@ -33,6 +34,7 @@ from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import discounted_sum
 from algos.updates import Schedule, check_choices, check_counts, descend, in_chunks
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
+from mec_jax.interop.foreign import as_problem
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,11 @@ class Episodes(NamedTuple):
     alive: Bool[Array, "frame episode"]
 
 
-def make_trainer(env: Problem, config: Config) -> Trainer:
+def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
     """Build the pure functions of a DRL-ES run.
 
     Args:
-        env: The environment; its numbers come as `env_params`.
+        env: A problem, or an environment of gymnax; its numbers come as `env_params`.
         config: Shapes and code paths.
 
     Raises:
@@ -154,10 +156,11 @@ def make_trainer(env: Problem, config: Config) -> Trainer:
         )
     if config.horizon < 0:
         raise ValueError(f"horizon is {config.horizon}: it must be at least 1, or 0 for whole episodes")
-    horizon = config.horizon or int(env.default_params.max_steps_in_episode)
+    horizon = config.horizon or int(as_problem(env).default_params.max_steps_in_episode)
     evolved = (config.children + 1) * config.fitness_episodes if config.children else 0
     batch = horizon * (evolved + config.starts * config.episodes)
     plan = Schedule(batch, config.num_iterations // config.updates_per_chunk, config.num_iterations)
+    env = as_problem(env)
     actor = make_actor(env, config)
 
     def read(observed: Moments, observation: Float[Array, "batch observation"]) -> Float[Array, "batch observation"]:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from gymnax.environments.environment import Environment
 from jaxtyping import Array, Float, Int, PyTree
 
 from algos.actor import (
@@ -28,6 +29,7 @@ from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import Ended, Transition, gae, play, start
 from algos.updates import Metrics, descend, in_chunks, schedule, shuffled
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
+from mec_jax.interop.foreign import as_problem
 
 
 @dataclass(frozen=True)
@@ -116,17 +118,18 @@ class TrainState(NamedTuple):
     update: Int[Array, ""]  # updates done
 
 
-def make_trainer(env: Problem, config: Config) -> Trainer:
+def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
     """Build the pure functions of a PPO run.
 
     Args:
-        env: The environment; its numbers come as `env_params`.
+        env: A problem, or an environment of gymnax; its numbers come as `env_params`.
         config: Shapes and code paths.
 
     Raises:
         ValueError: If the counts of `config` do not fit together, or there is no distribution for the actions.
     """
     plan = schedule(config)
+    env = as_problem(env)
     actor = make_actor(env, config)
     critic = MLP((*config.critic, 1), config.activation)
 

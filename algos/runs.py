@@ -22,7 +22,7 @@ from tensorboardX import SummaryWriter
 
 from algos.algorithms import algorithm, algorithms, make_env
 from mec_jax.contracts import Problem
-from mec_jax.files import reason, write_text
+from mec_jax.files import reason, remove_unfinished, write_text
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -81,6 +81,7 @@ class RunFolder:
                 self.run, template = _load_config(path)
                 self._lock = _lock(path / CONFIG)
                 try:
+                    remove_unfinished(path)
                     self.state = _newest_checkpoint(path, template)
                     self._keep_rows()
                 except BaseException:

@@ -8,7 +8,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_count", "did_you_mean", "reason", "whole_file", "write_bytes", "write_text"]
+__all__ = ["check_count", "did_you_mean", "reason", "remove_unfinished", "whole_file", "write_bytes", "write_text"]
+
+
+_UNFINISHED = ".mec_jax-"
 
 
 @contextlib.contextmanager
@@ -24,7 +27,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: As the file system has it; `path` is as it was.
     """
     path = Path(path)
-    unfinished = path.parent / f".mec_jax-{secrets.token_hex(8)}{path.suffix}"
+    unfinished = path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}{path.suffix}"
     try:
         yield unfinished
         with unfinished.open("rb+") as file:
@@ -32,6 +35,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed processes left unfinished in a folder that no other process writes to."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        left.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:

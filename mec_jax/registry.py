@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mec_jax.files import did_you_mean
 
@@ -56,7 +56,7 @@ def register(env_id: str, constructor: "str | Callable[..., Problem]", **static:
         join_gymnax()
 
 
-def make(env_id: str, **static: object) -> "tuple[Problem, object]":
+def make(env_id: str, **static: object) -> tuple[Any, Any]:  # of the classes that the id stands for
     """Build a registered environment.
 
     Args:

@@ -2,7 +2,7 @@
 
     python -m tests fast      # before each commit: without what trains or searches for long
     python -m tests           # the whole suite
-    python -m tests full      # and on emulated machines, on Python 3.13, of the wheel in an empty environment, notebooks
+    python -m tests full      # and emulated machines, Python 3.13, the wheel in an empty environment, notebooks
 
 Further arguments are pytest's own: `python -m tests fast -k offloading`.
 """

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
 import pytest
-from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from algos import cli, export, mahppo, runs, training
+from algos import cli, export, loop, mahppo, runs
+from algos.cli.console import console
 from algos.runs import RunConfig, load_run
 from mec_jax.policy import load_policy, save_policy
 from mec_jax.solvers import offloading
@@ -45,7 +45,7 @@ def short_search() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         small = functools.partial(offloading.best_static, restarts=1, generations=10, population=40)
         patch.setattr(offloading, "best_static", small)
-        patch.setattr(cli, "console", Console(width=80))
+        patch.setattr(console, "_width", 80)
         yield
 
 
@@ -136,7 +136,7 @@ def test_config_gives_the_run_back(trained: Trained) -> None:
         inputs="hinges",
     )
     static = {"num_ues": 2, "num_channels": 2, "profile": "resnet18"}
-    hparams = mahppo.presets["fast"][1]
+    hparams = mahppo.PRESETS["fast"][1]
     assert run == RunConfig("mahppo", "MultiUEOffloading-v0", static, {"beta": 0.3}, "fast", 3, config, hparams)
     assert state.update == 3
     assert state.observation.shape == (4, 8)
@@ -307,17 +307,17 @@ def test_exported_policy_decides_like_flax(trained: Trained, tmp_path: Path, pow
 
 
 def test_ctrl_c_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = training.train
+    whole = loop.train
 
-    def interrupted(run: RunConfig, folder: runs.RunFolder, report: Callable[[training.Progress], None]) -> Any:
-        def report_and_interrupt(progress: training.Progress) -> None:
+    def interrupted(run: RunConfig, folder: runs.RunFolder, report: Callable[[loop.Progress], None]) -> Any:
+        def report_and_interrupt(progress: loop.Progress) -> None:
             report(progress)
             if progress.frames == 64:
                 signal.raise_signal(signal.SIGINT)
 
         return whole(run, folder, report_and_interrupt)
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(loop, "train", interrupted)
     out = tmp_path / "run"
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
@@ -339,7 +339,7 @@ def test_ctrl_c_before_the_first_checkpoint_is_one_line(
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train", interrupted)
+    monkeypatch.setattr(loop, "train", interrupted)
     with pytest.raises(SystemExit) as stop:
         train(tmp_path / "run")
     assert stop.value.code == 130

@@ -13,10 +13,13 @@ import pytest
 
 import mec_jax
 from algos import drl_es
-from algos.actor import Slots
+from algos.actor import Slots, actor_policy
+from algos.algorithms import make_env
 from algos.drl_es import Config, HParams, advantages, along_ranks, make_trainer, selected
 from algos.runs import as_arrays
+from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.interop.foreign import as_problem
 from tests.toys import EACH_KIND, Forever, Target
 
 KEY = jax.random.key(0)
@@ -63,7 +66,7 @@ def test_reinforce_alone_learns_the_known_optimum() -> None:
 def learned_return(config: Config, hparams: HParams) -> float:
     env = Target(masked=True)
     params, trainer = env.default_params, make_trainer(env, config)
-    policy = drl_es.make_policy(env, config, deterministic=True)
+    policy = actor_policy(env, config, deterministic=True)
 
     def score(state: drl_es.TrainState) -> float:
         played = play_episodes(env, params, policy, (drl_es.learned(state), params), evaluation_keys(256))
@@ -151,13 +154,13 @@ def test_lanes_of_a_sweep_in_one_program_equal_runs_chunk_by_chunk() -> None:
 
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_drl_es_trains_on_every_kind_of_environment(name: str) -> None:
-    env, params = gymnax.make(name)
-    preset = drl_es.default_preset(env)
-    config = dataclasses.replace(drl_es.presets[preset][0], num_iterations=1, updates_per_chunk=1, children=2, **SMALL)
+    env, params = make_env(name, {}, {})
+    preset = preset_for(drl_es.PRESETS, env.traits)
+    config = dataclasses.replace(drl_es.PRESETS[preset][0], num_iterations=1, updates_per_chunk=1, children=2, **SMALL)
     state, metrics = jax.jit(make_trainer(env, config).train)(as_arrays(HParams()), params, KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.actor, metrics)))
     observation, _ = env.reset(KEY, params)
-    action = drl_es.make_policy(env, config)((drl_es.learned(state), params), observation, KEY)
+    action = actor_policy(env, config)((drl_es.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
 
 
@@ -166,7 +169,7 @@ def test_preset_suits_the_environment(name: str) -> None:
     expected = {"NeuronAllocation-Slots-v0": "crowd", "NeuronSharing-v0": "sharing"}
     bandit = name.startswith("MultiExit") and "Markov" not in name
     by_kind = "slots" if "NeuronAllocation" in name else "bandit" if bandit else "fast"
-    assert drl_es.default_preset(gymnax.make(name)[0]) == expected.get(name, by_kind)
+    assert preset_for(drl_es.PRESETS, as_problem(gymnax.make(name)[0]).traits) == expected.get(name, by_kind)
 
 
 # Slots
@@ -176,7 +179,7 @@ def test_slots_are_scored_alike_wherever_they_stand() -> None:
     env, params = mec_jax.make("NeuronAllocation-v0")
     config = Config(per_slot=True)
     state = jax.jit(make_trainer(env, config).init)(as_arrays(HParams()), params, KEY)
-    observation = jax.random.normal(KEY, (env.observation_slots[0] + 21,))
+    observation = jax.random.normal(KEY, (env.traits.slots.common + 21,))
     common, own = observation[:-21], observation[-21:].reshape(3, 7)
     actor = drl_es.make_actor(env, config)
 
@@ -203,7 +206,7 @@ def test_slots_are_scored_alike_wherever_they_stand() -> None:
         ({"num_iterations": 10}, "no multiple of the 50 updates_per_chunk"),
         ({"evolution": "best"}, "evolution is 'best': choose from selection, gradient"),
         ({"evolution": "gradient", "children": 1}, "to rank them takes at least 2"),
-        ({"activation": "gelu"}, "activation is 'gelu': choose from relu, tanh"),
+        ({"activation": "gelu"}, "activation is 'gelu': did you mean 'relu'? choose from tanh, relu"),
         ({"trunk": (8, 0)}, "trunk is"),
         ({"per_slot": True}, "has no slots to score"),
     ],

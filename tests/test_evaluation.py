@@ -1,7 +1,6 @@
 import json
 from typing import Any
 
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,8 @@ from jaxtyping import Array
 from scipy import stats
 
 import mec_jax
-from mec_jax import evaluation
+from algos.algorithms import make_env
+from mec_jax import statistics
 from mec_jax.envs.multi_exit import AllocationAction
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import PROTOCOL, Episodes, evaluation_keys, play_episode, play_episodes
@@ -197,7 +197,7 @@ def test_bootstrap_resamples_runs_within_each_task() -> None:
 def test_bootstrap_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(0).normal(size=(10, 3))
     whole = bootstrap_interval(scores)
-    monkeypatch.setattr(evaluation, "_BLOCK", 1000)
+    monkeypatch.setattr(statistics, "_BLOCK", 1000)
     np.testing.assert_allclose(bootstrap_interval(scores), whole, atol=0.05)
 
 
@@ -287,7 +287,7 @@ def test_savings_are_measured_against_local() -> None:
 
 
 def test_environments_without_rulers_have_no_score() -> None:
-    env, params = gymnax.make("CartPole-v1")
+    env, params = make_env("CartPole-v1", {}, {})
     keys = evaluation_keys(4)
     played = play_episodes(env, params, lambda nothing, observation, key: 0, None, keys)
     report = compare(env, params, {"Left": [played]}, keys)

@@ -33,7 +33,7 @@ def random_run(name: str) -> tuple[RunConfig, Any, int]:
     actor = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32) / x.shape[-1] ** 0.5, shapes)
     observed = Moments(jnp.asarray(rng.normal(size=size)), jnp.asarray(rng.uniform(0.5, 2, size)), jnp.array(9.0))
     static = {"num_ues": 5} if name == "MultiUEOffloading-v0" else {}
-    return RunConfig("ppo", name, static, {}, "fast", 3, config, ppo.hparams()), (actor, observed), size
+    return RunConfig("ppo", name, static, {}, "fast", 3, config, ppo.HParams()), (actor, observed), size
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
@@ -113,9 +113,9 @@ def slots_policy(tmp_path: Path) -> tuple[Policy, RunConfig, Any]:
     name = "NeuronAllocation-v0"
     env, params = make_env(name, {}, {})
     config = drl_es.Config(trunk=(8,), per_slot=True)
-    state = drl_es.make_trainer(env, config).init(as_arrays(drl_es.hparams()), params, jax.random.key(0))
+    state = drl_es.make_trainer(env, config).init(as_arrays(drl_es.HParams()), params, jax.random.key(0))
     actor = jax.tree.map(lambda x: x + jax.random.normal(jax.random.key(1), x.shape), state.actor)
-    run = RunConfig("drl_es", name, mec_jax.static_arguments(name), {}, "slots", 0, config, drl_es.hparams())
+    run = RunConfig("drl_es", name, mec_jax.static_arguments(name), {}, "slots", 0, config, drl_es.HParams())
     learned = (actor, state.observations)
     export_policy(tmp_path / "policy.npz", run, learned, frames=0, score={})
     return load_policy(tmp_path / "policy.npz"), run, learned

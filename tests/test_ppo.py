@@ -18,11 +18,15 @@ from scipy import special, stats
 
 import mec_jax
 from algos import ppo
+from algos.actor import actor_policy
+from algos.algorithms import make_env
 from algos.distributions import heads_of, hybrid, to_action
 from algos.normalise import CLIP, merge, moments, standardise
 from algos.rollout import Transition, gae
 from algos.runs import as_arrays
+from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.interop.foreign import as_problem
 from tests.toys import EACH_KIND, SPACE, Forever, Mixed, Target
 
 KEY = jax.random.key(0)
@@ -145,8 +149,8 @@ def test_mixed_actions_and_masks_are_learned_to_the_known_optimum() -> None:
     env = Target(masked=True)
     params, config = env.default_params, BANDIT
     trainer = ppo.make_trainer(env, config)
-    state, metrics = jax.jit(trainer.train)(as_arrays(ppo.hparams(actor_lr=3e-3, critic_lr=3e-3)), params, KEY)
-    policy = ppo.make_policy(env, config, deterministic=True)
+    state, metrics = jax.jit(trainer.train)(as_arrays(ppo.HParams(actor_lr=3e-3, critic_lr=3e-3)), params, KEY)
+    policy = actor_policy(env, config, deterministic=True)
     played = play_episodes(env, params, policy, (ppo.learned(state), params), evaluation_keys(256))
     assert played.terminated.all()
     assert played.episode_return.mean() > -0.15
@@ -160,7 +164,7 @@ def test_truncated_episodes_are_worth_what_would_have_come() -> None:
     )
     env = Forever()
     trainer = ppo.make_trainer(env, config)
-    hparams = ppo.hparams(critic_lr=1e-2, gamma=0.9)
+    hparams = ppo.HParams(critic_lr=1e-2, gamma=0.9)
     state, _ = jax.jit(trainer.train)(as_arrays(hparams), env.default_params, KEY)
     value: Any = ppo.MLP((*config.critic, 1), config.activation).apply(state.critic, jnp.ones((1, 1)))
     assert float(value[0, 0]) == pytest.approx(1 / (1 - 0.9), rel=0.05)  # of a terminated one at most 6.5
@@ -180,7 +184,7 @@ def test_normalised_rewards_do_not_change_with_their_scale() -> None:
     states = []
     for scale in (1.0, 1024.0):
         trainer = ppo.make_trainer(Scaled(scale), config)
-        states.append(jax.jit(trainer.train)(as_arrays(ppo.hparams()), Forever().default_params, KEY)[0])
+        states.append(jax.jit(trainer.train)(as_arrays(ppo.HParams()), Forever().default_params, KEY)[0])
     # To the prior weight of the moments.
     jax.tree.map(partial(np.testing.assert_allclose, atol=2e-2), states[0].actor, states[1].actor)
     assert float(states[1].returns.var) > 1e5 * float(states[0].returns.var)
@@ -200,7 +204,7 @@ def bandit() -> tuple[Any, Any, Callable]:
 
 def test_training_in_one_program_equals_chunk_by_chunk(bandit: tuple) -> None:
     _, trainer, params = bandit
-    hparams = as_arrays(ppo.hparams())
+    hparams = as_arrays(ppo.HParams())
     whole, metrics = jax.jit(trainer.train)(hparams, params, KEY)
     state, run = jax.jit(trainer.init)(hparams, params, KEY), jax.jit(trainer.run)
     returns = []
@@ -221,29 +225,29 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(bandit: tuple)
     @chex.assert_max_traces(1)
     def sweep(rates: Any, keys: Any) -> Any:
         def one(rate: Any, key: Any) -> Any:
-            return trainer.train(dataclasses.replace(as_arrays(ppo.hparams()), actor_lr=rate), params, key)
+            return trainer.train(dataclasses.replace(as_arrays(ppo.HParams()), actor_lr=rate), params, key)
 
         return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(rates, keys)
 
     state, metrics = sweep(rates, keys)
     sweep(2 * rates, keys)
     assert metrics.episode_return.shape == (2, 2, 16)
-    alone, _ = jax.jit(trainer.train)(as_arrays(ppo.hparams(actor_lr=1e-2)), params, keys[0])
+    alone, _ = jax.jit(trainer.train)(as_arrays(ppo.HParams(actor_lr=1e-2)), params, keys[0])
     lane = jax.tree.map(lambda x: x[1, 0], state.actor)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-4), lane, alone.actor)
 
 
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_ppo_trains_on_every_kind_of_environment(name: str) -> None:
-    env, params = gymnax.make(name)
+    env, params = make_env(name, {}, {})
     config = ppo.Config(
         num_frames=1, num_envs=4, rollout=4, minibatches=2, updates_per_chunk=1, trunk=(8,), critic=(8,)
     )
-    hparams = ppo.presets[ppo.default_preset(env)][1]
+    hparams = ppo.PRESETS[preset_for(ppo.PRESETS, env.traits)][1]
     state, metrics = jax.jit(ppo.make_trainer(env, config).train)(as_arrays(hparams), params, KEY)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.actor, state.critic, metrics.actor_loss)))
     observation, _ = env.reset(KEY, params)
-    action = ppo.make_policy(env, config)((ppo.learned(state), params), observation, KEY)
+    action = actor_policy(env, config)((ppo.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
 
 
@@ -251,4 +255,4 @@ def test_ppo_trains_on_every_kind_of_environment(name: str) -> None:
 def test_preset_suits_the_environment(name: str) -> None:
     expected = {"CartPole-v1": "fast", "Pendulum-v1": "continuous", "MultiUEOffloading-v0": "hybrid"}
     by_kind = "fast" if "Neuron" in name else "markov" if "Markov" in name else "game" if "Game" in name else "bandit"
-    assert ppo.default_preset(gymnax.make(name)[0]) == expected.get(name, by_kind)
+    assert preset_for(ppo.PRESETS, as_problem(gymnax.make(name)[0]).traits) == expected.get(name, by_kind)

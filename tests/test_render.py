@@ -15,10 +15,10 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
-from rich.console import Console
 
 import mec_jax
 from algos import cli, export, mahppo, runs
+from algos.cli.console import console
 from algos.runs import RunConfig
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import Episodes, Policy, play_episode
@@ -290,7 +290,7 @@ def no_search(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(action=offloading.local(env, params, jnp.empty(0), key))
 
     monkeypatch.setattr(offloading, "best_static", best_static)
-    monkeypatch.setattr(cli, "console", Console(width=200))
+    monkeypatch.setattr(console, "_width", 200)
 
 
 @pytest.mark.parametrize("name", ["local", "All_Edge", "best-static"])
@@ -305,7 +305,7 @@ def test_baselines_are_drawn(name: str, tmp_path: Path, capsys: pytest.CaptureFi
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Any, Path]:
     """A run's configuration, its actors as they are before training, and its exported policy."""
     config = mahppo.Config(trunk=(8,), head=8, critic=(8,))
-    hparams = mahppo.presets["fast"][1]
+    hparams = mahppo.PRESETS["fast"][1]
     static = {"num_ues": 2, "num_channels": 2, "profile": "resnet18"}
     run = RunConfig("mahppo", "MultiUEOffloading-v0", static, {"beta": 0.3}, "fast", 3, config, hparams)
     env, params = run.make_env()

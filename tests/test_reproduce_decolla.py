@@ -342,7 +342,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "CHUNK", 1)
     small: dict[str, Any] = {"children": 2, "fitness_episodes": 1, "starts": 1, "episodes": 2, "trunk": (4,)}
     for name in ("slots", "slots_drl"):
-        config, hparams = drl_es.PRESETS[name]
+        config, hparams, _ = drl_es.PRESETS[name]
         kept = {"children": 0} if name == "slots_drl" else {}
         monkeypatch.setitem(drl_es.PRESETS, name, (dataclasses.replace(config, **{**small, **kept}), hparams))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from algos import cli, runs, training
+from algos import cli, loop, runs
 from algos.runs import RunConfig, RunFolder, load_run
 from benchmarks.robustness.kill_resume import leaves
 from tests.test_cli import (
@@ -37,10 +37,10 @@ RESULTS = ("comparison.json", "policy.npz", "curve.png")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupts; beside it, in `after-FRAMES`, what a kill after each chunk would leave."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    uninterrupted = training.train
+    uninterrupted = loop.train
 
-    def with_snapshots(run: RunConfig, folder: RunFolder, report: Callable[[training.Progress], None]) -> Any:
-        def report_and_copy(progress: training.Progress) -> None:
+    def with_snapshots(run: RunConfig, folder: RunFolder, report: Callable[[loop.Progress], None]) -> Any:
+        def report_and_copy(progress: loop.Progress) -> None:
             report(progress)
             folder._checkpoints.wait_until_finished()
             shutil.copytree(path, path.with_name(f"after-{progress.frames}"))
@@ -48,7 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return uninterrupted(run, folder, report_and_copy)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "train", with_snapshots)
+        patch.setattr(loop, "train", with_snapshots)
         train(path)
     return path
 
@@ -107,7 +107,7 @@ def test_what_a_kill_leaves_half_done_counts_for_nothing(
     (event_file,) = (killed / "tensorboard").iterdir()
     with event_file.open("ab") as file:
         file.write(b"\x20\0\0\0\0\0\0\0half")
-    (killed / ".comparison.json.partial").write_text("{")
+    (killed / ".mec_jax-0123456789abcdef.json").write_text("{")
     for name in RESULTS:  # of a Ctrl-C before
         (killed / name).write_text("old")
     before = (killed / "metrics.csv").read_bytes()[:last]
@@ -138,7 +138,7 @@ def test_a_run_that_had_ended_gets_its_missing_results(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = Path(shutil.copytree(whole.with_name("after-96"), tmp_path / "ended"))
-    monkeypatch.setattr(training, "play_episodes", None)  # nothing is evaluated, let alone trained
+    monkeypatch.setattr(loop, "play_episodes", None)  # nothing is evaluated, let alone trained
     assert "had ended, after 96 frames" in resume(ended, capsys)
     assert_alike(ended, whole)
 

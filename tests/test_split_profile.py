@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 import torch
-from algos.cli.profile import Profile as Command
 from torch import nn
 
 import mec_jax
+from algos.cli.profile import Profile as Command
 from benchmarks.robustness.corrupt_files import REFUSED, WHOLE, policy_fates, profile_fates
 from mec_jax.envs.offloading import OffloadAction
 from mec_jax.episodes import evaluation_keys, play_episodes

@@ -72,7 +72,7 @@ def train(task: Task, num_frames: int | None = None, episodes: int = 16) -> dict
     """
     learner = algorithm(task.algorithm)
     env, params = make_env(task.env_id, task.static, {})
-    config, hparams = learner.PRESETS[task.preset]
+    config, hparams, _ = learner.presets[task.preset]
     if num_frames is not None:
         length = {"num_frames": num_frames}
         if task.algorithm == "drl_es":

@@ -75,7 +75,7 @@ def measure(profile: Path, seeds: int) -> str:
     optimum = float(np.mean(play_optimum(env, params, jnp.asarray(plan.split), keys)))
     blind = float(np.mean(play_episodes(env, params, solvers.oracle_policy(env), params, keys).episode_return))
     bound = float(np.mean(solvers.bound(env, params, keys).episode_return))
-    config, hparams = ppo.PRESETS["markov"]
+    config, hparams, _ = ppo.PRESETS["markov"]
     trainer, policy = ppo.make_trainer(env, config), ppo.make_policy(env, config, deterministic=True)
     train = jax.jit(jax.vmap(trainer.train, (None, None, 0)))
     state, _ = train(as_arrays(hparams), params, jax.vmap(jax.random.key)(jnp.arange(seeds)))

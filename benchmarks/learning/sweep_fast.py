@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="append the results to this JSON-lines file")
     arguments = parser.parse_args()
 
-    config, hparams = PRESETS[arguments.preset]
+    config, hparams, _ = PRESETS[arguments.preset]
     changed: dict[str, Any] = {
         name: _value(value) for name, _, value in (item.partition("=") for item in arguments.config)
     }

@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of the whole sweep (default: 3)")
     args = parser.parse_args()
     env, params = mec_jax.make(args.env)
-    config, hparams = ppo.PRESETS[ppo.default_preset(env)]
+    config, hparams, _ = ppo.PRESETS[preset_for(ppo.PRESETS, env.traits)]
     config = dataclasses.replace(config, num_frames=args.frames)
     trainer = ppo.make_trainer(env, config)
     keys = jax.vmap(jax.random.key)(jnp.arange(args.seeds))

@@ -91,7 +91,7 @@ def read_curves(env_id: str, folder: Path) -> Curves:
 def first_returns(env_id: str, name: str, seeds: int) -> np.ndarray:
     """Mean returns [seed, chunk] of the first iterations of the seeds 0, 1, ..."""
     env, params = make(env_id)
-    config, hparams = drl_es.PRESETS[PRESETS[name]]
+    config, hparams, _ = drl_es.PRESETS[PRESETS[name]]
     config, hparams = dataclasses.replace(config, updates_per_chunk=CHUNK), as_arrays(hparams)
     trainer, policy = drl_es.make_trainer(env, config), drl_es.make_policy(env, config, drl_es.DETERMINISTIC)
     keys = evaluation_keys(EPISODES)
@@ -180,7 +180,7 @@ def near_the_greedy(curves: Curves, within: float = 0.05) -> Verdict:
 def decision_seconds(env_id: str) -> np.ndarray:
     """How long decisions of an exported policy take in NumPy, one observation at a time."""
     env, params = make(env_id)
-    config, hparams = drl_es.PRESETS["slots"]
+    config, hparams, _ = drl_es.PRESETS["slots"]
     state = drl_es.make_trainer(env, config).init(as_arrays(hparams), params, jax.random.key(0))
     run = RunConfig("drl_es", env_id, static_arguments(env_id), {}, "slots", 0, config, hparams)
     with tempfile.TemporaryDirectory() as folder:

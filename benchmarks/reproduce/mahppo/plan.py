@@ -50,7 +50,7 @@ def plan(frames: int, seeds: int, sizes: Iterable[int]) -> dict[str, list[Experi
         seeds: Runs of each point.
         sizes: N of Figs. 10 and 11; Fig. 13 takes those of 3, 5 and 10 that are among them.
     """
-    config, hparams = PRESETS["fast"]
+    config, hparams, _ = PRESETS["fast"]
     # Rollouts cover fewer frames where frames are longer, so that there are as many updates.
     long_config = dataclasses.replace(config, rollout=max(1, config.rollout // 4))
     surrogate = Surrogate()

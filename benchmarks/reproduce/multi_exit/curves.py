@@ -30,7 +30,7 @@ DRAWS = 8
 
 def trained(env: MultiExitAllocation, config: ppo.Config | None = None) -> Policy:
     """PPO's policy, preset `bandit`, seed 0: trained at the defaults of all but bandwidth and speeds, which vary."""
-    default, hparams = ppo.PRESETS["bandit"]
+    default, hparams, _ = ppo.PRESETS["bandit"]
     config = config or default
     trainer = ppo.make_trainer(env, config)
     state, _ = jax.jit(trainer.train)(as_arrays(hparams), env.default_params, jax.random.key(0))
