@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Algorithm, Problem
 from mec_jax.files import did_you_mean

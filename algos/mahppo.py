@@ -348,8 +348,9 @@ def _offloading(env: Problem) -> MultiUEOffloading:
     return env
 
 
-def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
+def make_actors(env: Problem, config: Config) -> Actors:
     """The actor networks of `config` for `env`."""
+    env = _offloading(env)
     return Actors(
         env.num_ues, env.num_points, env.num_channels, config.trunk, config.head, config.inputs, config.power_std
     )
@@ -357,7 +358,7 @@ def make_actors(env: MultiUEOffloading, config: Config) -> Actors:
 
 def make_policy(env: Problem, config: Config, deterministic: bool = False) -> Policy:
     """The policy of trained actors for `mec_jax.episodes`: its parameters are `(learned(state), env_params)`."""
-    return partial(_act, make_actors(_offloading(env), config), deterministic)
+    return partial(_act, make_actors(env, config), deterministic)
 
 
 def learned(state: TrainState) -> PyTree:

@@ -78,7 +78,7 @@ def small_runs() -> list[RunConfig]:
         static, hparams = dict(FAMILIES[env_id]), learner.hparams(adam_eps=1e-2)
         runs.append(RunConfig(learner.name, env_id, static, {}, preset, 0, learner.config(**config), hparams))
 
-    critics = {"num_frames": 96, "num_envs": 4, "rollout": 8, "epochs": 2, "minibatches": 2, "updates_per_chunk": 1}
+    critics: dict[str, Any] = {"num_frames": 96, "num_envs": 4, "rollout": 8, "epochs": 2, "minibatches": 2, "updates_per_chunk": 1}
     critics |= {"trunk": (8,), "critic": (8,)}
     counts = {"num_iterations": 3, "children": 2, "fitness_episodes": 2, "starts": 2, "episodes": 2, "horizon": 12}
     for env_id in FAMILIES:
@@ -130,7 +130,7 @@ def rulers(env_id: str, static: dict[str, Any]) -> dict[str, list[float]]:
 
 def leaderboard_ids() -> list[tuple[str, dict[str, Any]]]:
     """Environments of the leaderboard."""
-    others = [(env_id, {}) for env_id in mec_jax.registered_envs if env_id != "MultiUEOffloading-v0"]
+    others: list[tuple[str, dict[str, Any]]] = [(env_id, {}) for env_id in mec_jax.registered_envs if env_id != "MultiUEOffloading-v0"]
     return [*(("MultiUEOffloading-v0", {"num_ues": n}) for n in OFFLOADING_UES), *others]
 
 
@@ -139,7 +139,7 @@ def main() -> None:
     parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     arrays = {f"{env_id}/{name}": x for env_id in mec_jax.registered_envs for name, x in trace(env_id).items()}
-    np.savez_compressed(FOLDER / "traces.npz", **arrays)
+    np.savez_compressed(FOLDER / "traces.npz", **arrays)  # type: ignore[arg-type]
     parameters: dict[str, np.ndarray] = {}
     for run in small_runs():
         learned, frames = trained(run)
@@ -148,7 +148,7 @@ def main() -> None:
         export_policy(FOLDER / f"{name}.npz", run, learned, frames, {})
         parameters |= {f"{name}/decision/{part}": x for part, x in decisions(FOLDER / f"{name}.npz").items()}
         print(name, flush=True)
-    np.savez_compressed(FOLDER / "parameters.npz", **parameters)
+    np.savez_compressed(FOLDER / "parameters.npz", **parameters)  # type: ignore[arg-type]
     found = []
     for env_id, static in leaderboard_ids():
         returns = rulers(env_id, static)

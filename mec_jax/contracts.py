@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple, Protocol, Self, override
 import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import environment, spaces
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree
+from numpy.typing import ArrayLike
 
 from mec_jax.observations import ObservationTable, Slots
 from mec_jax.parameters import Parameter, check, fill, parameters
@@ -285,7 +285,7 @@ class Column(NamedTuple):
 class Rulers:
     """What policies are measured against: episodes of baselines, optima and bounds, by name, in the table's order."""
 
-    episodes: Mapping[str, Episodes]
+    episodes: dict[str, Episodes]
     zero: str  # whose score is 0
     one: str  # whose score is 1: the optimum, a bound or the best known
     bound: str | None = None  # what no policy exceeds in the return of any episode

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.typing import ArrayLike
 from jaxtyping import Array
+from numpy.typing import ArrayLike
 
 from mec_jax.files import did_you_mean
 

@@ -114,7 +114,7 @@ def upgrade(metadata: Any) -> Any:
 
     Schema 1 had one network for each UE or one for all: the first without shapes, the second with them.
     """
-    if not isinstance(metadata, dict) or metadata.get("schema") != 1:
+    if not isinstance(metadata, dict) or type(metadata.get("schema")) is not int or metadata["schema"] != 1:
         return metadata
     try:
         seen, network = metadata["observation"], metadata["network"]
@@ -191,7 +191,10 @@ def _numbers(*shapes: tuple[int, ...], above: float = -np.inf) -> _Rule:
             array = _float32(array)  # may become infinite, or 0, by that
         return bool((np.isfinite(array) & (array > above)).all())
 
-    says = " or ".join(f"{shape[0]} finite numbers" if shape else "a finite number" for shape in shapes)
+    says = " or ".join(
+        f"{' x '.join(map(str, shape))} finite numbers" if shape else "a finite number"
+        for shape in dict.fromkeys(shapes)
+    )
     return (says or "finite numbers in equal rows") + " > 0" * (above == 0), holds
 
 
@@ -294,6 +297,7 @@ def _check_slots(network: Mapping[str, Any], size: int) -> None:
 
 
 def _check_blocks(observation: Mapping[str, Any]) -> None:
+    total = 0  # counted, not listed: a file may claim more entries than there is memory
     for index, block in enumerate(observation["blocks"]):
         where = f"observation.blocks[{index}]."
         _check(block, _BLOCK, where)
@@ -301,9 +305,9 @@ def _check_blocks(observation: Mapping[str, Any]) -> None:
             _check(field, _FIELD, f"{where}fields[{number}].")
         if not block["of"] and block["repeats"] != 1:
             raise ValueError(f"field '{where}of' is empty: say what there are {block['repeats']} of")
-    names = len(observation_names(observation["blocks"]))
-    if observation["size"] != names:
-        raise ValueError(f"field 'observation.size' is {observation['size']}: the blocks make it {names}")
+        total += block["repeats"] * sum(field["count"] for field in block["fields"])
+    if observation["size"] != total:
+        raise ValueError(f"field 'observation.size' is {observation['size']}: the blocks make it {total}")
 
 
 def _head_rules(head: Mapping[str, Any], stacked: int) -> dict[str, _Rule]:
@@ -313,7 +317,7 @@ def _head_rules(head: Mapping[str, Any], stacked: int) -> dict[str, _Rule]:
         return rules
     entries = tuple(head["shape"]) if rules["shape"][1](head.get("shape")) else ()
     rules |= {"size": _ONE, "mean": _one_of("linear", "sigmoid"), "std": _one_of(*STDS), "std_min": _numbers(())}
-    if head.get("kind") == "simplex" and not entries:
+    if head.get("kind") == "simplex" and head.get("shape") == []:
         rules |= {"shape": _list_of(_COUNT)}
     bounds = dict.fromkeys(("low", "high", "offset"), _numbers((), entries))
     return rules | {"scale": _numbers((), entries, above=0), **bounds}

@@ -86,5 +86,5 @@ def test_rulers_and_bounds_are_as_before(entry: dict[str, Any]) -> None:
         assert_close(np.array(returns), np.array(entry["returns"][name]), RETURN_ROUNDINGS, name)
     if "lower_bounds" in entry:
         env, params = mec_jax.make(entry["env_id"], **entry["static"])
-        bounds: Any = lower_bounds(env, env.evaluation_params(params))._asdict()  # type: ignore[arg-type]
+        bounds: Any = lower_bounds(env, env.evaluation_params(params))._asdict()
         assert bounds == pytest.approx(entry["lower_bounds"], rel=1e-6)  # HiGHS' tolerances

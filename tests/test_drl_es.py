@@ -13,13 +13,14 @@ import pytest
 
 import mec_jax
 from algos import drl_es
-from algos.actor import Slots, actor_policy
+from algos.actor import actor_policy, each_slot
 from algos.algorithms import make_env
 from algos.drl_es import Config, HParams, advantages, along_ranks, make_trainer, selected
 from algos.runs import as_arrays
 from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.interop.foreign import as_problem
+from mec_jax.observations import Slots
 from tests.toys import EACH_KIND, Forever, Target
 
 KEY = jax.random.key(0)
@@ -189,7 +190,7 @@ def test_slots_are_scored_alike_wherever_they_stand() -> None:
 
     order = jnp.array([2, 0, 1])
     np.testing.assert_allclose(logits(own[order]), logits(own)[np.asarray(order)], rtol=1e-4)
-    each = Slots(7, 3, 7).each(observation[None])
+    each = each_slot(Slots(7, 3, 7), observation[None])
     np.testing.assert_array_equal(each[1], jnp.concatenate([common, own[1]]))
 
 
@@ -206,7 +207,7 @@ def test_slots_are_scored_alike_wherever_they_stand() -> None:
         ({"num_iterations": 10}, "no multiple of the 50 updates_per_chunk"),
         ({"evolution": "best"}, "evolution is 'best': choose from selection, gradient"),
         ({"evolution": "gradient", "children": 1}, "to rank them takes at least 2"),
-        ({"activation": "gelu"}, "activation is 'gelu': did you mean 'relu'? choose from tanh, relu"),
+        ({"activation": "gelu"}, r"activation is 'gelu': did you mean 'relu'\? choose from tanh, relu"),
         ({"trunk": (8, 0)}, "trunk is"),
         ({"per_slot": True}, "has no slots to score"),
     ],

@@ -507,7 +507,7 @@ def test_work_that_all_have_to_share_is_in_the_bound(network: Path) -> None:
 def test_the_bound_of_one_requester_is_that_of_neuron_allocation(network: Path) -> None:
     one = NeuronSharing(network, num_requesters=1, num_pieces=4)
     alone = NeuronAllocation(network, num_pieces=4)
-    fixed = {"usage_low": 0.4, "usage_high": 0.4, "device_speed": [1e9, 2e9, 3e9]}
+    fixed: dict[str, Any] = {"usage_low": 0.4, "usage_high": 0.4, "device_speed": [1e9, 2e9, 3e9]}
     keys = evaluation_keys(1)
     mine = solvers.bound(one, one.params(**fixed), keys)
     theirs = solvers_alone.bound(alone, alone.params(**fixed), keys)

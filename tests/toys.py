@@ -7,6 +7,9 @@ import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
 
+from mec_jax.contracts import Problem, Traits
+from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.parameters import parameter
 from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex
 
 EACH_KIND = (
@@ -37,19 +40,30 @@ class State(environment.EnvState):
     context: Any
 
 
-class Target(environment.Environment[State, environment.EnvParams]):
+@struct.dataclass(kw_only=True)
+class OneFrame(environment.EnvParams):
+    max_steps_in_episode: int = parameter(1, "frames", "ours", least=1)
+
+
+class Target(Problem[State, OneFrame, Mixed]):
     """A bandit of all kinds of actions whose optimum, return 0, is known: pick the context's sign, four times it, and
     shares in the ratio 1 : 3. With a mask, choice 2 is forbidden and would earn a lot.
     """
 
-    def __init__(self, masked: bool = False) -> None:
-        if masked:
-            self.action_mask = lambda observation, params: {"choice": jnp.array([[True, True, False]] * 2)}
+    params_type = OneFrame
+    traits = Traits(discrete=True, continuous=True, one_decision=True)
+    table = ObservationTable((Block((ObservationField("context", "1", "context"),)),))
 
-    @property
+    def __init__(self, masked: bool = False) -> None:
+        self.masked = masked
+
     @override
-    def default_params(self) -> environment.EnvParams:
-        return environment.EnvParams(max_steps_in_episode=1)
+    def action_mask(self, observation: Any, params: Any) -> dict[str, Any]:
+        return {"choice": jnp.array([[True, True, False]] * 2)} if self.masked else {}
+
+    @override
+    def observe(self, key: Any, state: State, action: Mixed | None, params: Any) -> Any:
+        return jnp.array([state.context])
 
     @override
     def reset_env(self, key: Any, params: Any) -> tuple[Any, State]:

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from gymnax.environments import environment
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
+from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Problem, Traits
 from mec_jax.observations import Block, ObservationField, ObservationTable
@@ -204,8 +204,8 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
     @override
     def check_params(self, values: Mapping[str, ArrayLike]) -> None:
         exits, installed = values["exit_probability"], values["exit_installed"]
-        if not is_traced(exits) and not np.allclose(np.sum(exits, axis=1), 1, atol=1e-3):
-            sums = ", ".join(f"{total:g}" for total in np.sum(exits, axis=1))
+        if not is_traced(exits) and not np.allclose(np.asarray(exits).sum(axis=1), 1, atol=1e-3):
+            sums = ", ".join(f"{total:g}" for total in np.asarray(exits).sum(axis=1))
             raise ValueError(f"exit_probability sums to {sums} over the layers: it must sum to 1 for each device")
         if not is_traced(installed) and not np.all(np.asarray(installed)[:, -1]):
             raise ValueError("exit_installed is False at the last layer: the tasks that are left leave there")

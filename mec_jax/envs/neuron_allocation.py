@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
+from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Traits
 from mec_jax.envs.neurons import (

@@ -5,8 +5,8 @@ from typing import Any, override
 import jax
 import jax.numpy as jnp
 from gymnax.environments import environment, spaces
-from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree
+from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Problem, Traits
 from mec_jax.observations import ObservationTable, vector_table
