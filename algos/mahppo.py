@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from algos.networks import MLP, StackedDense, init_parameters
 from algos.rollout import Ended, Scalar, Transition, discounted_sum, play, start
-from algos.updates import Metrics, check_counts, descend, in_chunks, schedule, shuffled
+from algos.updates import Metrics, Rollouts, check_counts, descend, in_chunks, schedule, shuffled
 from mec_jax.contracts import Algorithm, Network, Policy, Preset, Problem, Trainer
 from mec_jax.envs.offloading import (
     MIN_POWER,
@@ -37,14 +37,11 @@ from mec_jax.policy import AS_RETURNED
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Rollouts):
     """What sets shapes and code paths: changing any of it compiles a new program."""
 
     num_frames: int = 1_000_000  # environment frames in all
     num_envs: int = 256  # environments side by side
-    rollout: int = 32  # frames of each environment per update
-    epochs: int = 4  # passes over the rollout per update
-    minibatches: int = 4  # per pass
     updates_per_chunk: int = 5  # evaluation, logs and checkpoints come between chunks
     trunk: tuple[int, ...] = (256, 128)  # shared layers of an actor
     head: int = 64  # hidden layer of each actor head

@@ -27,21 +27,15 @@ from algos.distributions import to_action
 from algos.networks import MLP, init_parameters
 from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import Ended, Transition, gae, play, start
-from algos.updates import Metrics, descend, in_chunks, schedule, shuffled
+from algos.updates import Metrics, Rollouts, descend, in_chunks, schedule, shuffled
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
 from mec_jax.interop.foreign import as_problem
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Rollouts):
     """What sets shapes and code paths: changing any of it compiles a new program."""
 
-    num_frames: int = 500_000  # environment frames in all
-    num_envs: int = 64  # environments side by side
-    rollout: int = 32  # frames of each environment per update
-    epochs: int = 4  # passes over the rollout per update
-    minibatches: int = 4  # per pass
-    updates_per_chunk: int = 10  # evaluation, logs and checkpoints come between chunks
     trunk: tuple[int, ...] = (64, 64)  # hidden layers of the actor
     critic: tuple[int, ...] = (64, 64)  # hidden layers
     activation: Literal["tanh", "relu"] = "tanh"

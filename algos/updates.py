@@ -1,6 +1,7 @@
 """What the trainers' jitted updates share: schedule, chunks, minibatches and gradient steps."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import jax
@@ -23,6 +24,18 @@ class Metrics(NamedTuple):
     entropy: Float[Array, ""]  # nat; MAHPPO: per UE
     kl: Float[Array, ""]  # nat, old to new policy; MAHPPO: per UE
     clipped: Float[Array, ""]  # share of ratios outside the clip range
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Counts of a trainer that plays environments side by side and passes several times over what it saw."""
+
+    num_frames: int = 500_000  # environment frames in all
+    num_envs: int = 64  # environments side by side
+    rollout: int = 32  # frames of each environment per update
+    epochs: int = 4  # passes over the rollout per update
+    minibatches: int = 4  # per pass
+    updates_per_chunk: int = 10  # evaluation, logs and checkpoints come between chunks
 
 
 class Schedule(NamedTuple):

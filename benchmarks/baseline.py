@@ -78,7 +78,14 @@ def small_runs() -> list[RunConfig]:
         static, hparams = dict(FAMILIES[env_id]), learner.hparams(adam_eps=1e-2)
         runs.append(RunConfig(learner.name, env_id, static, {}, preset, 0, learner.config(**config), hparams))
 
-    critics: dict[str, Any] = {"num_frames": 96, "num_envs": 4, "rollout": 8, "epochs": 2, "minibatches": 2, "updates_per_chunk": 1}
+    critics: dict[str, Any] = {
+        "num_frames": 96,
+        "num_envs": 4,
+        "rollout": 8,
+        "epochs": 2,
+        "minibatches": 2,
+        "updates_per_chunk": 1,
+    }
     critics |= {"trunk": (8,), "critic": (8,)}
     counts = {"num_iterations": 3, "children": 2, "fitness_episodes": 2, "starts": 2, "episodes": 2, "horizon": 12}
     for env_id in FAMILIES:
@@ -130,7 +137,9 @@ def rulers(env_id: str, static: dict[str, Any]) -> dict[str, list[float]]:
 
 def leaderboard_ids() -> list[tuple[str, dict[str, Any]]]:
     """Environments of the leaderboard."""
-    others: list[tuple[str, dict[str, Any]]] = [(env_id, {}) for env_id in mec_jax.registered_envs if env_id != "MultiUEOffloading-v0"]
+    others: list[tuple[str, dict[str, Any]]] = [
+        (env_id, {}) for env_id in mec_jax.registered_envs if env_id != "MultiUEOffloading-v0"
+    ]
     return [*(("MultiUEOffloading-v0", {"num_ues": n}) for n in OFFLOADING_UES), *others]
 
 

@@ -230,7 +230,7 @@ def save_policy(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], m
     if (size := content.tell()) > _MAX_BYTES:
         raise ValueError(f"the policy has {size} bytes, a file at most {_MAX_BYTES}: make the network smaller")
     try:
-        write_bytes(path, content.getbuffer())
+        write_bytes(path, content.getvalue())  # no view: CPython 3.12.1 crashes over one that an error still holds
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         mend = "give a file name in an existing folder that you may write to and that has room"
         raise ValueError(f"can't write policy file {os.fspath(path)!r}: {reason(error)}; {mend}") from None

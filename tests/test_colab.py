@@ -12,6 +12,7 @@ NOTEBOOKS = {"quickstart": (100_000, "[beta, seed, update]"), "export_to_pytorch
 """Frames to train for, and what only a whole run prints."""
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("path", sorted(COLAB.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, last = NOTEBOOKS[path.stem]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from algos.algorithms import algorithm, make_env, scenario_of
+from algos.algorithms import algorithm, make_env
 from algos.runs import as_arrays
 from benchmarks.harness.machine import machine
 from benchmarks.harness.results import RESULTS, command_line, write_result
@@ -82,8 +82,8 @@ def train(task: Task, num_frames: int | None = None, episodes: int = 16) -> dict
         config = dataclasses.replace(config, **length)
     if task.preset == "reference":
         config = dataclasses.replace(config, updates_per_chunk=1)  # the authors test after every buffer
-    trainer, policy = learner.make_trainer(env, config), learner.make_policy(env, config, learner.DETERMINISTIC)
-    scenario = scenario_of(env, params)
+    trainer, policy = learner.make_trainer(env, config), learner.make_policy(env, config, learner.deterministic)
+    scenario = env.evaluation_params(params)
     keys = jax.vmap(jax.random.key)(jnp.arange(task.seeds))
     state = jax.jit(jax.vmap(trainer.init, (None, None, 0)))(as_arrays(hparams), params, keys)
     begin = time.perf_counter()

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 
-from algos.algorithms import make_env, scenario_of
+from algos.algorithms import make_env
+from algos.curves import Curve, check_bound, ruler_lines
 from benchmarks.harness.results import RESULTS, command_line, write_result
 from benchmarks.learning.curves import EPISODES, FOLDER, TASKS
 from mec_jax.contracts import Episodes
 from mec_jax.episodes import evaluation_keys
 from mec_jax.evaluation import Report, compare
+from mec_jax.files import whole_file
 from mec_jax.statistics import bootstrap_interval, interquartile_mean
 
 PROTOCOL = (
@@ -61,11 +63,9 @@ def notes(run: dict[str, Any], found: Report) -> list[str]:
         f"{about['cpu']}, {about['cores']} cores; returns {', '.join(f'{x:.3f}' for x in returns)}; interquartile mean "
         f"{interquartile_mean(returns):.3f} [{low:.3f}, {high:.3f}]."
     ]
-    ruler = list(found.rows)[-1]
-    bound = found.rows[ruler]["return"]
     if run["env_id"].startswith("MultiExit"):
-        excess = np.array(returns) / bound - 1
-        lines.append(f"- Its cost exceeds that of {ruler} by {excess.mean():.2%}, at most {excess.max():.2%}.")
+        excess = np.array(returns) / found.rows[found.one]["return"] - 1
+        lines.append(f"- Its cost exceeds that of {found.one} by {excess.mean():.2%}, at most {excess.max():.2%}.")
     if run["preset"] == "reference":
         recorded = RECORDED[run["static"]["num_ues"]]
         last = np.asarray(run["curve"])[:, -LAST_TESTS:].mean(axis=1)
@@ -86,45 +86,77 @@ def report(folder: Path, out: Path) -> None:
     for run in (json.loads(path.read_text()) for path in files):
         groups.setdefault(title(run), []).append(run)
     lines = ["# Leaderboard", "", *PROTOCOL, ""]
+    results, rulers, keys = {}, {}, evaluation_keys(EPISODES)
+    for name, runs in groups.items():
+        env, params = make_env(runs[0]["env_id"], runs[0]["static"], {})
+        found = compare(env, env.evaluation_params(params), {label(run): per_seed(run) for run in runs}, keys)
+        results[name] = found.rows
+        rulers[name] = {"one": found.one, "bound": found.bound, "returns": ruler_lines(found)}
+        for run in runs:
+            check_bound(label(run), curves_of(run), found, ruler_lines(found))
+        lines += [f"## {name}", "", *found.table(), "", *(line for run in runs for line in notes(run, found)), ""]
+    write_result(out / "leaderboard.md", "\n".join(lines))
+    write_result(out / "leaderboard.json", json.dumps(results, indent=1) + "\n")
+    write_result(out / "learning_rulers.json", json.dumps(rulers, indent=1) + "\n")
+    with whole_file(out / "learning.png") as unfinished:
+        draw(groups, rulers).savefig(unfinished, dpi=100)
+
+
+def curves_of(run: dict[str, Any]) -> list[Curve]:
+    """The curve of each seed."""
+    return [(np.asarray(run["frames"]), np.asarray(curve)) for curve in run["curve"]]
+
+
+def draw(groups: dict[str, list[dict[str, Any]]], rulers: dict[str, dict[str, Any]]) -> Figure:
+    """Learning curves with the range of the seeds, and the rulers in the same episodes, by environment.
+
+    Where there are rulers, the axis is the distance below the one whose score is 1, logarithmic: all
+    can be seen, from Random to the last ten thousandth.
+    """
     columns = 3
     rows = math.ceil(len(groups) / columns)
     figure = Figure(figsize=(4.5 * columns, 3.4 * rows), layout="constrained")
-    axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
-    results, keys = {}, evaluation_keys(EPISODES)
-    for name, runs in groups.items():
-        env, params = make_env(runs[0]["env_id"], runs[0]["static"], {})
-        found = compare(env, scenario_of(env, params), {label(run): per_seed(run) for run in runs}, keys)
-        results[name] = found.rows
-        lines += [f"## {name}", "", *found.table(), "", *(line for run in runs for line in notes(run, found)), ""]
-        draw(next(axes), name, runs, found)
-    for unused in axes:
+    panels = iter(figure.subplots(rows, columns, squeeze=False).flat)
+    for (name, runs), axes in zip(groups.items(), panels, strict=False):
+        _draw_panel(axes, runs, rulers[name])
+        axes.set_title(name, fontsize="medium")
+        axes.set_xlabel("environment frames")
+        axes.legend(loc="best", fontsize="x-small")
+    for unused in panels:
         unused.set_axis_off()
-    write_result(out / "leaderboard.md", "\n".join(lines))
-    write_result(out / "leaderboard.json", json.dumps(results, indent=1) + "\n")
-    figure.savefig(out / "learning.png", dpi=100)
+    return figure
 
 
-def draw(axes: Any, name: str, runs: list[dict[str, Any]], found: Report) -> None:
-    """Learning curves with the range of the seeds, and the best three rulers."""
-    lowest = 0.0
+def _draw_panel(axes: Any, runs: list[dict[str, Any]], rulers: dict[str, Any]) -> None:
+    one, lines = rulers["one"], rulers["returns"]
+    top = lines[one] if one else 0.0
+
+    def height(returns: Any) -> Any:
+        return np.maximum(top - np.asarray(returns), 1e-6 * abs(top)) if one else np.asarray(returns)
+
+    shown = []
     for run in runs:
         curve = np.asarray(run["curve"])
-        (line,) = axes.plot(run["frames"], curve.mean(axis=0), label=label(run))
-        axes.fill_between(run["frames"], curve.min(axis=0), curve.max(axis=0), alpha=0.2, color=line.get_color())
-        lowest = min(lowest, curve.mean(axis=0).min())
+        (line,) = axes.plot(run["frames"], height(curve.mean(axis=0)), label=label(run))
+        low, high = height(curve.max(axis=0)), height(curve.min(axis=0))
+        axes.fill_between(run["frames"], low, high, alpha=0.2, color=line.get_color())
+        shown += [low.min(), high.max()]
         if run["preset"] == "reference":
             recorded = RECORDED[run["static"]["num_ues"]]
-            axes.axhspan(min(recorded) - 0.005, max(recorded) + 0.005, color="0.85", zorder=0)
-    rulers = sorted((row["return"], ruler) for ruler, row in found.rows.items() if row["runs"] == 1)[-3:]
-    for i, (value, ruler) in enumerate(rulers):
-        axes.axhline(value, color=f"C{len(runs) + i}", linestyle="--", linewidth=1, label=ruler)
-    if rulers:
-        top, bottom = rulers[-1][0], min(value for value, _ in rulers)
-        axes.set_ylim(max(lowest, bottom - 3 * (abs(top) + top - bottom)), top + 0.1 * abs(top))
-    axes.set_title(name, fontsize="medium")
-    axes.set_xlabel("environment frames")
-    axes.set_ylabel("return (mean and range)")
-    axes.legend(loc="lower right", fontsize="small")
+            axes.axhspan(
+                *(height(value) for value in (max(recorded) + 0.005, min(recorded) - 0.005)), color="0.85", zorder=0
+            )
+    if not one:
+        axes.set_ylabel("return (mean and range)")
+        return
+    axes.set_yscale("log")
+    # The best four below `one`: others can be hundreds of times worse than what is worth looking at.
+    nearest = sorted((name for name in lines if name != one), key=lambda name: lines[name])[-4:]
+    for i, name in enumerate(reversed(nearest)):
+        axes.axhline(height(lines[name]), color=f"C{len(runs) + i}", linestyle="--", linewidth=1, label=name)
+        shown.append(height(lines[name]))
+    axes.set_ylim(2 * max(shown), min(shown) / 2)  # better is higher
+    axes.set_ylabel(f"return below {one} (mean and range)")
 
 
 def main(argv: list[str] | None = None) -> None:

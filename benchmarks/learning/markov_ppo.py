@@ -18,6 +18,7 @@ import numpy as np
 
 import mec_jax
 from algos import ppo
+from algos.actor import actor_policy
 from algos.runs import as_arrays
 from benchmarks.harness.machine import described, machine
 from benchmarks.harness.results import RESULTS, command_line, write_result
@@ -76,7 +77,7 @@ def measure(profile: Path, seeds: int) -> str:
     blind = float(np.mean(play_episodes(env, params, solvers.oracle_policy(env), params, keys).episode_return))
     bound = float(np.mean(solvers.bound(env, params, keys).episode_return))
     config, hparams, _ = ppo.PRESETS["markov"]
-    trainer, policy = ppo.make_trainer(env, config), ppo.make_policy(env, config, deterministic=True)
+    trainer, policy = ppo.make_trainer(env, config), actor_policy(env, config, deterministic=True)
     train = jax.jit(jax.vmap(trainer.train, (None, None, 0)))
     state, _ = train(as_arrays(hparams), params, jax.vmap(jax.random.key)(jnp.arange(seeds)))
     play = jax.jit(jax.vmap(lambda learned: play_episodes(env, params, policy, (learned, params), keys).episode_return))

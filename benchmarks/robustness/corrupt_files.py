@@ -112,16 +112,29 @@ def sound_profile(profile: Profile) -> bool:
 def example_policy(path: Path) -> Policy:
     """Writes and reads a small policy."""
     heads = [
-        {"name": "cut", "kind": "categorical", "layers": ["cut_0"], "size": 6},
+        {"name": "cut", "kind": "categorical", "layers": ["cut_0"], "shape": [3], "size": 6},
         {
-            **{"name": "power", "kind": "gaussian", "layers": ["power_0"], "size": 1, "mean": "sigmoid"},
-            **{"std": "softplus", "std_min": 1e-6, "scale": 1.0, "low": 1e-10, "high": [1.0, 0.5, 1.0]},
+            **{"name": "power", "kind": "gaussian", "layers": ["power_0"], "shape": [3], "size": 1},
+            **{
+                "mean": "sigmoid",
+                "offset": 0.0,
+                "std": "softplus",
+                "std_min": 1e-6,
+                "scale": 1.0,
+                "low": 1e-10,
+                "high": [1.0, 0.5, 1.0],
+            },
         },
     ]
+    fields = [{"name": name, "unit": "1", "formula": name, "count": 1} for name in ("a", "b")]
     metadata = {
         **{"schema": SCHEMA, "kind": KIND, "env_id": "MultiUEOffloading-v0", "env_static": {"num_ues": 3}},
         **{"env_params": {"beta": 0.47}, "action": "Action", "provenance": {}, "score": {"return": -0.5}},
-        "observation": {"size": 6, "per_ue": ["a", "b"], "normalisation": {"mean": [0.0] * 6, "std": [1.0] * 6}},
+        "observation": {
+            "size": 6,
+            "blocks": [{"of": "UE", "repeats": 3, "fields": fields}],
+            "normalisation": {"mean": [0.0] * 6, "std": [1.0] * 6},
+        },
         "network": {"stacked": 3, "activation": "relu", "trunk": ["trunk_0"], "heads": heads},
     }
     rng = np.random.default_rng(0)

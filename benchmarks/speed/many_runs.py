@@ -20,6 +20,7 @@ from algos import ppo
 from algos.runs import as_arrays
 from benchmarks.harness.machine import described, machine
 from benchmarks.harness.results import RESULTS, command_line, write_result
+from mec_jax.contracts import preset_for
 
 RESULT = RESULTS / "many_runs.txt"
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)

@@ -21,6 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from algos import drl_es
+from algos.actor import actor_policy
 from algos.export import export_policy
 from algos.runs import RunConfig, as_arrays
 from benchmarks.harness.results import RESULTS
@@ -93,7 +94,7 @@ def first_returns(env_id: str, name: str, seeds: int) -> np.ndarray:
     env, params = make(env_id)
     config, hparams, _ = drl_es.PRESETS[PRESETS[name]]
     config, hparams = dataclasses.replace(config, updates_per_chunk=CHUNK), as_arrays(hparams)
-    trainer, policy = drl_es.make_trainer(env, config), drl_es.make_policy(env, config, drl_es.DETERMINISTIC)
+    trainer, policy = drl_es.make_trainer(env, config), actor_policy(env, config, drl_es.ALGORITHM.deterministic)
     keys = evaluation_keys(EPISODES)
 
     @jax.jit

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from algos import ppo
+from algos.actor import actor_policy
 from algos.runs import as_arrays
 from mec_jax.contracts import Policy
 from mec_jax.envs.multi_exit import MultiExitAllocation, Params
@@ -34,7 +35,7 @@ def trained(env: MultiExitAllocation, config: ppo.Config | None = None) -> Polic
     config = config or default
     trainer = ppo.make_trainer(env, config)
     state, _ = jax.jit(trainer.train)(as_arrays(hparams), env.default_params, jax.random.key(0))
-    policy, learned = ppo.make_policy(env, config, deterministic=True), ppo.learned(state)
+    policy, learned = actor_policy(env, config, deterministic=True), ppo.learned(state)
     return lambda params, observation, key: policy((learned, params), observation, key)
 
 

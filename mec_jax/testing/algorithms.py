@@ -1,0 +1,137 @@
+"""Whether an algorithm keeps what `mec_jax.contracts.Algorithm` asks."""
+
+import dataclasses
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from mec_jax.contracts import Algorithm, Problem, Trainer, preset_for
+from mec_jax.testing.common import check_decisions, random_play, require, require_alike, works
+
+FLIPS = 0.01
+"""Share of choices that may differ where a policy is read back from its file: of two that are equally good."""
+
+
+def check_algorithm(
+    algorithm: Algorithm, env: Problem, config: Any, params: PyTree = None, hparams: PyTree = None
+) -> None:
+    """Check an algorithm on one environment: its presets, some updates, its policy, and the policy's way to a file.
+
+    Args:
+        algorithm: The algorithm.
+        env: An environment it trains on.
+        config: A small one of its `Config`: two chunks, few frames and units.
+        params: Parameters of the environment; the defaults if None.
+        hparams: Its hyper-parameters; the defaults if None.
+
+    Raises:
+        ConformanceError: If something is wrong; the message names it and the mend.
+    """
+    require(isinstance(algorithm, Algorithm), f"{algorithm!r} is no mec_jax.contracts.Algorithm")
+    params = env.default_params if params is None else params
+    hparams = jax.tree.map(jnp.asarray, algorithm.hparams() if hparams is None else hparams)
+    _check_presets(algorithm, env)
+    _check_choices(algorithm, env, config)
+    learned = _check_training(algorithm, env, config, params, hparams)
+    _check_policy(algorithm, env, config, params, learned)
+
+
+def _check_presets(algorithm: Algorithm, env: Problem) -> None:
+    name = algorithm.name
+    require(name and algorithm.presets, f"algorithm {name!r} needs a name and at least one preset")
+    for preset, (config, hparams, _) in algorithm.presets.items():
+        require(
+            isinstance(config, algorithm.config) and isinstance(hparams, algorithm.hparams),
+            f"preset {preset!r} of {name} holds no {algorithm.config.__name__} and {algorithm.hparams.__name__}",
+        )
+        with works(f"config of preset {preset!r} of {name} can't be hashed", "Make Config a frozen dataclass"):
+            hash(config)
+    with works(f"presets of {name} for {env.name}", "`suits` takes Traits and returns a truth value"):
+        chosen = preset_for(algorithm.presets, env.traits)
+    with works(f"preset {chosen!r} of {name}, that of {env.name}", "Let it go together with the environment"):
+        algorithm.make_trainer(env, algorithm.presets[chosen].config)
+
+
+def _check_choices(algorithm: Algorithm, env: Problem, config: Any) -> None:
+    """A text that is none of its field's choices is one ValueError that names the field."""
+    for name, annotation in get_type_hints(algorithm.config).items():
+        if get_origin(annotation) is not Literal or not isinstance(get_args(annotation)[0], str):
+            continue
+        wrong = f"{algorithm.name} with {name}='{getattr(config, name)}x'"
+        try:
+            algorithm.make_trainer(env, dataclasses.replace(config, **{name: f"{getattr(config, name)}x"}))
+        except ValueError as error:
+            require(name in str(error), f"{wrong}: the error does not name the field: {error}")
+            continue
+        except Exception as error:
+            require(False, f"{wrong}: {type(error).__name__}, not ValueError: check the choice in make_trainer")
+        require(False, f"{wrong} is not refused: check the choice in make_trainer")
+
+
+def _check_training(algorithm: Algorithm, env: Problem, config: Any, params: PyTree, hparams: PyTree) -> PyTree:
+    """What was learned after all chunks, which is what `train` gives at once."""
+    name = algorithm.name
+    with works(f"{name}.make_trainer on {env.name}", "It takes a problem and a config that go together"):
+        trainer = algorithm.make_trainer(env, config)
+    require(isinstance(trainer, Trainer), f"{name}.make_trainer returns {trainer!r}: it must be a contracts.Trainer")
+    key = jax.random.key(0)
+    with works(f"{name}: init and run under jit", "They are pure functions of traced numbers"):
+        state = jax.jit(trainer.init)(hparams, params, key)
+        run = jax.jit(trainer.run)
+        chunks = []
+        for _ in range(trainer.num_chunks):
+            state, metrics = run(state, hparams, params)
+            chunks.append(metrics)
+    require(hasattr(metrics, "_asdict") and hasattr(metrics, "frames"), f"{name}: metrics are a NamedTuple with frames")
+    rows = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
+    frames = np.asarray(rows.frames)
+    require(frames.ndim == 1 and frames[-1] == trainer.num_frames, f"{name}: metrics.frames {frames} do not end at "
+            f"num_frames, {trainer.num_frames}: one for each update, frames so far")  # fmt: skip
+    for metric, values in rows._asdict().items():
+        require(len(values) == len(frames), f"{name}: metric {metric} has {np.shape(values)}: one for each update")
+        finite = not metric.endswith("loss") or np.isfinite(values).all()
+        require(finite, f"{name}: {metric} is not finite after some updates: {values}")
+    require(hasattr(state, "key"), f"{name}: its state has no field `key`, without which a run can't go on")
+    require(int(state.update) == len(frames), f"{name}: state.update is {state.update} after {len(frames)} updates")
+    moved = jax.tree.leaves(algorithm.trained(state))
+    require(moved and all(np.isfinite(x).all() for x in moved), f"{name}: what it trains is empty or not finite")
+    with works(f"{name}: train under jit", "It is init and all chunks of run"):
+        at_once, all_metrics = jax.jit(trainer.train)(hparams, params, key)
+    mend = "let both go through the same code (algos.updates.in_chunks)"
+    require_alike((at_once, all_metrics), (state, rows), f"{name}: train gives other than init and all chunks", mend)
+    return algorithm.learned(state)
+
+
+def _check_policy(algorithm: Algorithm, env: Problem, config: Any, params: PyTree, learned: PyTree) -> None:
+    """It plays, and decides alike after the way to a file and back."""
+    seen = random_play(env, params).observation
+    observations = seen.reshape(-1, seen.shape[-1])
+    keys = jax.random.split(jax.random.key(1), len(observations))
+
+    def decide(config: Any, learned: PyTree, deterministic: bool, keys: jax.Array) -> PyTree:
+        policy = algorithm.make_policy(env, config, deterministic)
+        act = jax.jit(jax.vmap(policy, ((None, None), 0, 0)))
+        return jax.tree.map(np.asarray, act((learned, params), jnp.asarray(observations), keys))
+
+    policy = f"policy of {algorithm.name} on {env.name}"
+    with works(policy, "Its parameters are (learned(state), env_params)"):
+        likeliest, sampled = (decide(config, learned, deterministic, keys) for deterministic in (True, False))
+    check_decisions(env, params, observations, likeliest, f"the likeliest action of the {policy}")
+    check_decisions(env, params, observations, sampled, f"a sample of the {policy}")
+    with works(f"{algorithm.name}.to_network and from_network", "The second takes what the first returned"):
+        network = algorithm.to_network(env, params, config, learned)
+        again = decide(*algorithm.from_network(network), True, keys[::-1])
+    size = env.table.size
+    require(network.observation_size == size, f"{algorithm.name}: the network reads {network.observation_size} entries "
+            f"of {size}")  # fmt: skip
+    for part, x in enumerate(jax.tree.leaves(likeliest)):
+        y = jax.tree.leaves(again)[part]
+        near = np.isclose(x, y, rtol=1e-3, atol=1e-4) if x.dtype.kind == "f" else x == y
+        require(
+            np.mean(near) >= 1 - FLIPS,
+            f"{policy}: read back from its network, with other keys, it decides otherwise in part {part}: let "
+            "from_network give all that to_network was given, and likeliest actions not depend on keys",
+        )
