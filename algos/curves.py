@@ -64,9 +64,9 @@ def plot_curves(path: Path, curves: Mapping[str, Sequence[Curve]], report: Repor
         figure.savefig(unfinished, dpi=120)
 
 
-def ruler_lines(report: Report) -> dict[str, float]:
+def ruler_lines(report: Report, episodes: int = CURVE_EPISODES) -> dict[str, float]:
     """Mean return of each ruler in the episodes that the curves are measured on: the first of those of the report."""
-    return {name: float(np.mean(returns[:CURVE_EPISODES])) for name, returns in report.ruler_returns.items()}
+    return {name: float(np.mean(returns[:episodes])) for name, returns in report.ruler_returns.items()}
 
 
 def check_bound(name: str, runs: Sequence[Curve], report: Report, lines: Mapping[str, float]) -> None:

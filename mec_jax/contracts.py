@@ -206,6 +206,11 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
     def is_terminated(self, state: S, params: P) -> Bool[Array, ""]:
         """Whether the episode came to its end."""
 
+    @override
+    def is_truncated(self, state: S, params: P) -> Bool[Array, ""]:
+        # What is over was not cut off.
+        return super().is_truncated(state, params) & ~self.is_terminated(state, params)
+
     @abstractmethod
     @override
     def action_space(self, params: P) -> spaces.Space:
@@ -227,7 +232,9 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
 
     @property
     def mask_entries(self) -> Mapping[str, range]:
-        """By part of the action, the entries of the observation that are positive where a choice is allowed."""
+        """By part of the action that is one choice, the entries of the observation that are positive where it is
+        allowed. An exported policy knows no other masks.
+        """
         return {}
 
     def measures(self, info: dict[str, Array], frames: Int[Array, ""], params: P) -> dict[str, Array]:
@@ -330,7 +337,9 @@ def preset_for(presets: Mapping[str, Preset], traits: Traits) -> str:
 class Trainer[H, S, M](NamedTuple):
     """`train` runs everything in one jit; `init` and `run` are the same in chunks, for a host loop.
 
-    All can be jitted, and vmapped over keys, hyper-parameters and environment parameters.
+    All can be jitted, and vmapped over keys, hyper-parameters and environment parameters. Metrics are a NamedTuple of
+    one number for each update: `frames` counts those of the environment so far, and what must stay finite has a name
+    that ends in "loss".
     """
 
     init: Callable[[H, PyTree, Array], S]  # (hparams, env_params, key) -> state
@@ -355,7 +364,8 @@ class Network:
 class Algorithm[C, H, S, L]:
     """A way to learn a policy: static Config C, traced hyper-parameters H, training state S, learned parameters L.
 
-    The state has a field `update`, the number of updates done, and a field `key`.
+    The Config is frozen and has a field `updates_per_chunk`. The state has a field `update`, the number of updates
+    done, and a field `key`.
     """
 
     name: str

@@ -656,5 +656,5 @@ def test_hinges_scale_what_a_policy_turns_on() -> None:
 
 
 def test_unknown_inputs_are_a_clear_error() -> None:
-    with pytest.raises(ValueError, match="inputs is 'pixels': .*choose from state, hinges"):
+    with pytest.raises(ValueError, match=r"inputs is 'pixels': .*choose from state, hinges"):
         make_trainer(ENV, Config(inputs="pixels"))  # type: ignore[arg-type]

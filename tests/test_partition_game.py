@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mec_jax import make
 from mec_jax.envs.partition_game import Params, PartitionGame
 from mec_jax.interop.partition_game import PartitionGameAgents
 from mec_jax.physics.partition_game import (
@@ -262,33 +261,6 @@ def test_measures_are_means_over_steps(tiny: PartitionGame) -> None:
         assert float(measures[name]) == pytest.approx(np.mean(spread), rel=1e-4)
 
 
-def test_episodes_step_by_step_and_under_jit_vmap_and_scan_are_the_same(tiny: PartitionGame) -> None:
-    params = tiny.params(**CHURN)
-    keys = jax.random.split(KEY, 8)
-    batched = rollouts(tiny, params, keys, 60)
-    step = jax.jit(tiny.step_env)
-    reset_key, key = jax.random.split(keys[5])
-    _, state = tiny.reset_env(reset_key, params)
-    for number, both in enumerate(jax.random.split(key, 60)[:12]):
-        action_key, step_key = jax.random.split(both)
-        action = tiny.action_space(params).sample(action_key)
-        _, state, reward, terminated, info = step(step_key, state, action, params)
-        np.testing.assert_allclose(reward, batched[3][5, number], rtol=1e-5, atol=1e-7)
-        np.testing.assert_array_equal(info["cut"], batched[4]["cut"][5, number])
-        assert not terminated
-
-
-def test_an_episode_is_truncated_after_its_steps_and_never_terminates(tiny: PartitionGame) -> None:
-    params = tiny.params(max_steps_in_episode=3)
-    step = jax.jit(tiny.step)
-    _, state = tiny.reset(KEY, params)
-    ends = []
-    for key in jax.random.split(KEY, 3):
-        _, state, _, terminated, truncated, _ = step(key, state, jnp.array(0), params)
-        ends.append((bool(terminated), bool(truncated)))
-    assert ends == [(False, False), (False, False), (False, True)]
-
-
 def test_without_limits_the_best_cuts_earn_one_a_step_on_average() -> None:
     env = PartitionGame()
     params = env.params(compute_capacity=1e15, bandwidth_capacity=1e15, present_probability=1, leave_probability=0)
@@ -372,17 +344,6 @@ def test_the_situation_is_read_back_from_the_observation(tiny: PartitionGame, el
     np.testing.assert_array_equal(now.game.use, game.use)
 
 
-def test_spaces_hold_what_they_should() -> None:
-    env = PartitionGame()
-    params = env.default_params
-    observation, _ = env.reset(KEY, params)
-    space = env.observation_space(params)
-    assert observation.shape == space.shape == (4 + 22 + 10 * 15,) and observation.dtype == space.dtype
-    assert np.isfinite(observation).all() and np.abs(observation).max() < 10
-    actions = jax.vmap(env.action_space(params).sample)(jax.random.split(KEY, 500))
-    assert np.unique(actions).tolist() == list(range(11))
-
-
 # --- Agents ---
 
 
@@ -444,40 +405,10 @@ def test_agents_can_share_the_reward_and_start_anew_at_the_end(tiny: PartitionGa
 # --- Construction ---
 
 
-def test_numbers_can_be_swept_without_compiling_again(tiny: PartitionGame) -> None:
-    step = jax.jit(chex.assert_max_traces(lambda s, p: tiny.step_env(KEY, s, jnp.array(0), p)[2], n=1))
-    chex.clear_trace_counter()
-    rewards = set()
-    for speed in (1e9, 2e9):
-        for elastic in (False, True):
-            params = tiny.params(
-                device_speed=speed, elastic=elastic, compute_capacity=1e9, bandwidth_capacity=1e9, reference_utility=1
-            )
-            _, state = tiny.reset_env(KEY, params)
-            rewards.add(float(step(state, params)))
-    assert len(rewards) == 2  # there is room for all, elastic or not
-
-
-def test_equal_environments_are_equal() -> None:
-    assert PartitionGame() == PartitionGame() and hash(PartitionGame()) == hash(PartitionGame())
-    assert PartitionGame() != PartitionGame(num_devices=4) != PartitionGame("vgg16", num_devices=4)
-    assert make("PartitionGame-v0")[0].name == "PartitionGame-v0"
-
-
 def test_wrong_arguments_are_refused(tiny: PartitionGame) -> None:
     for static in ({"num_devices": 0}, {"num_kinds": 2.5}, {"num_devices": True}):
         with pytest.raises(ValueError, match="must be a whole number of at least 1"):
             PartitionGame(**static)
-    for numbers, message in (
-        ({"speed": 1.0}, "no parameter speed: .*choose from"),
-        ({"device_speed": [1.0, 2.0]}, r"device_speed has shape \(2,\): it must fit \(3,\)"),
-        ({"compute_capacity": 0}, "compute_capacity is 0"),
-        ({"leave_probability": 1.5}, "leave_probability is 1.5"),
-        ({"elastic": 2}, "elastic is 2: it must be True or False"),
-        ({"reference_utility": -1}, "reference_utility is -1"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            tiny.params(**numbers)
     params = tiny.default_params
     _, state = tiny.reset(KEY, params)
     with pytest.raises(ValueError, match=r"action of shape \(2,\): it must be one cut"):

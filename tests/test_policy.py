@@ -71,6 +71,7 @@ def make_arrays(metadata: dict[str, Any] = METADATA, hidden: int = 8, seed: int 
 ARRAYS = make_arrays()
 BASELINE = Path(__file__).resolve().parent / "data" / "baseline"
 SCHEMA_1 = sorted(BASELINE.glob("*_*.npz"))
+assert len(SCHEMA_1) == 14
 OBSERVATION = np.random.default_rng(1).uniform(size=SIZE).astype(np.float32)
 POLICY = Policy(ARRAYS, METADATA)
 

@@ -1,7 +1,6 @@
 """PPO: its distributions, normalisation and updates, and that it learns what is known to be best."""
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any, override
 
@@ -194,7 +193,7 @@ def test_normalised_rewards_do_not_change_with_their_scale() -> None:
 
 
 @pytest.fixture(scope="module")
-def bandit() -> tuple[Any, Any, Callable]:
+def bandit() -> tuple[Any, Any, Any]:
     env = Target()
     config = ppo.Config(
         num_frames=512, num_envs=32, rollout=1, minibatches=2, updates_per_chunk=4, trunk=(8,), critic=(8,)

@@ -25,6 +25,7 @@ from benchmarks.reproduce.decolla.systems import (
     Reading,
 )
 from benchmarks.robustness import failures
+from mec_jax.contracts import Preset
 from mec_jax.envs.neuron_allocation import NeuronAllocation
 from mec_jax.episodes import evaluation_keys
 from mec_jax.physics.neuron_allocation import Devices
@@ -344,7 +345,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("slots", "slots_drl"):
         config, hparams, _ = drl_es.PRESETS[name]
         kept = {"children": 0} if name == "slots_drl" else {}
-        monkeypatch.setitem(drl_es.PRESETS, name, (dataclasses.replace(config, **{**small, **kept}), hparams))
+        monkeypatch.setitem(drl_es.PRESETS, name, Preset(dataclasses.replace(config, **{**small, **kept}), hparams))
 
 
 @pytest.mark.usefixtures("short")

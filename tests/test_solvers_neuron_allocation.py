@@ -198,10 +198,6 @@ def test_contexts_are_those_of_played_episodes() -> None:
         np.testing.assert_array_equal(mine[:17], played[starts])
 
 
-def test_policies_are_kept_for_equal_environments() -> None:
-    assert solvers.baselines(NeuronAllocation())["Least"] is solvers.baselines(NeuronAllocation())["Least"]
-
-
 # --- Systems ---
 
 

@@ -1,4 +1,4 @@
-"""Environments to learn in: small ones whose optimum is known, and one of each kind."""
+"""Problems to learn in: small ones whose optimum is known, and one of each kind."""
 
 from typing import Any, NamedTuple, override
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from gymnax.environments import environment, spaces
+from jaxtyping import Array, Bool, Float, Int
 
 from mec_jax.contracts import Problem, Traits
 from mec_jax.observations import Block, ObservationField, ObservationTable
@@ -26,9 +27,9 @@ EACH_KIND = (
 
 
 class Mixed(NamedTuple):
-    choice: Any
-    amount: Any
-    share: Any
+    choice: Int[Array, " 2"]
+    amount: Float[Array, " 2"]
+    share: Float[Array, " 2"]
 
 
 SPACE = NamedTupleSpace(Mixed, (DiscreteArray(3, (2,)), spaces.Box(0.0, 4.0, (2,)), Simplex(2)))
@@ -36,21 +37,26 @@ SPACE = NamedTupleSpace(Mixed, (DiscreteArray(3, (2,)), spaces.Box(0.0, 4.0, (2,
 
 @struct.dataclass
 class State(environment.EnvState):
-    time: Any
-    context: Any
+    time: Int[Array, ""]
+    context: Float[Array, ""]
 
 
 @struct.dataclass(kw_only=True)
-class OneFrame(environment.EnvParams):
-    max_steps_in_episode: int = parameter(1, "frames", "ours", least=1)
+class OneStep(environment.EnvParams):
+    max_steps_in_episode: int = parameter(1, "steps", "ours", least=1)
 
 
-class Target(Problem[State, OneFrame, Mixed]):
+@struct.dataclass(kw_only=True)
+class TenSteps(environment.EnvParams):
+    max_steps_in_episode: int = parameter(10, "steps", "ours", least=1)
+
+
+class Target(Problem[State, OneStep, Mixed]):
     """A bandit of all kinds of actions whose optimum, return 0, is known: pick the context's sign, four times it, and
     shares in the ratio 1 : 3. With a mask, choice 2 is forbidden and would earn a lot.
     """
 
-    params_type = OneFrame
+    params_type = OneStep
     traits = Traits(discrete=True, continuous=True, one_decision=True)
     table = ObservationTable((Block((ObservationField("context", "1", "context"),)),))
 
@@ -58,55 +64,59 @@ class Target(Problem[State, OneFrame, Mixed]):
         self.masked = masked
 
     @override
-    def action_mask(self, observation: Any, params: Any) -> dict[str, Any]:
+    def action_mask(self, observation: Array, params: OneStep) -> dict[str, Bool[Array, "2 3"]]:
         return {"choice": jnp.array([[True, True, False]] * 2)} if self.masked else {}
 
     @override
-    def observe(self, key: Any, state: State, action: Mixed | None, params: Any) -> Any:
-        return jnp.array([state.context])
-
-    @override
-    def reset_env(self, key: Any, params: Any) -> tuple[Any, State]:
+    def reset_env(self, key: Array, params: OneStep) -> tuple[Array, State]:
         context = jax.random.uniform(key, (), minval=-1)
-        return jnp.array([context]), State(time=0, context=context)
+        state = State(time=jnp.zeros((), jnp.int32), context=context)
+        return self.observe(key, state, None, params), state
 
     @override
-    def step_env(self, key: Any, state: State, action: Mixed, params: Any) -> tuple:
+    def step_env(self, key: Array, state: State, action: Mixed, params: OneStep) -> tuple:
         wrong = jnp.sum(action.choice != (state.context > 0))
         bonus = 10.0 * jnp.sum(action.choice == 2)
         far = jnp.sum((action.amount - 4 * jnp.abs(state.context)) ** 2) + 10 * (action.share[0] - 0.25) ** 2
         state = state.replace(time=state.time + 1)
-        return jnp.array([state.context]), state, bonus - wrong - far, jnp.array(True), {}
+        return self.observe(key, state, action, params), state, bonus - wrong - far, jnp.array(True), {}
 
     @override
-    def is_terminated(self, state: State, params: Any) -> Any:
+    def observe(self, key: Array, state: State, action: Mixed | None, params: OneStep) -> Array:
+        return self.table.join({"context": state.context})
+
+    @override
+    def is_terminated(self, state: State, params: OneStep) -> Array:
         return state.time >= 1
 
     @override
-    def action_space(self, params: Any) -> Any:
+    def action_space(self, params: OneStep) -> NamedTupleSpace:
         return SPACE
 
 
-class Forever(environment.Environment[State, environment.EnvParams]):
+class Forever(Problem[State, TenSteps, Int[Array, ""]]):
     """One a frame, and no end but truncation after 10 frames."""
 
-    @property
-    @override
-    def default_params(self) -> environment.EnvParams:
-        return environment.EnvParams(max_steps_in_episode=10)
+    params_type = TenSteps
+    traits = Traits(discrete=True, continuous=False)
+    table = ObservationTable((Block((ObservationField("one", "1", "1"),)),))
 
     @override
-    def reset_env(self, key: Any, params: Any) -> tuple[Any, State]:
-        return jnp.ones(1), State(time=0, context=jnp.zeros(()))
+    def reset_env(self, key: Array, params: TenSteps) -> tuple[Array, State]:
+        return jnp.ones(1), State(time=jnp.zeros((), jnp.int32), context=jnp.zeros(()))
 
     @override
-    def step_env(self, key: Any, state: State, action: Any, params: Any) -> tuple:
+    def step_env(self, key: Array, state: State, action: Any, params: TenSteps) -> tuple:
         return jnp.ones(1), state.replace(time=state.time + 1), jnp.array(1.0), jnp.array(False), {}
 
     @override
-    def is_terminated(self, state: State, params: Any) -> Any:
+    def observe(self, key: Array, state: State, action: Any, params: TenSteps) -> Array:
+        return jnp.ones(1)
+
+    @override
+    def is_terminated(self, state: State, params: TenSteps) -> Array:
         return jnp.array(False)
 
     @override
-    def action_space(self, params: Any) -> Any:
+    def action_space(self, params: TenSteps) -> spaces.Discrete:
         return spaces.Discrete(2)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from algos.algorithms import algorithm, make_env
+from algos.curves import CURVE_EPISODES
 from algos.runs import as_arrays
 from benchmarks.harness.machine import machine
 from benchmarks.harness.results import RESULTS, command_line, write_result
@@ -62,7 +63,7 @@ TASKS = (
 )
 
 
-def train(task: Task, num_frames: int | None = None, episodes: int = 16) -> dict[str, Any]:
+def train(task: Task, num_frames: int | None = None, episodes: int = CURVE_EPISODES) -> dict[str, Any]:
     """Learning curves and final results of the seeds 0, 1, ...
 
     Args:
@@ -106,6 +107,7 @@ def train(task: Task, num_frames: int | None = None, episodes: int = 16) -> dict
         **task._asdict(),
         "frames": frames,
         "curve": np.stack(curve, axis=1).tolist(),  # [seed, chunk]
+        "curve_episodes": episodes,  # the first of the protocol
         "episodes": {name: np.mean(x, axis=1).tolist() for name, x in final.columns().items()},  # [seed]
         "seconds": {"compiling": compiling, "training": training},  # all seeds together, without evaluations
         "config": dataclasses.asdict(config),

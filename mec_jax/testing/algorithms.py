@@ -6,10 +6,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnax.environments import spaces
 from jaxtyping import PyTree
 
 from mec_jax.contracts import Algorithm, Problem, Trainer, preset_for
-from mec_jax.testing.common import check_decisions, random_play, require, require_alike, works
+from mec_jax.testing.common import check_decisions, parts_of, random_play, require, require_alike, works
 
 FLIPS = 0.01
 """Share of choices that may differ where a policy is read back from its file: of two that are equally good."""
@@ -85,6 +86,7 @@ def _check_training(algorithm: Algorithm, env: Problem, config: Any, params: PyT
         for _ in range(trainer.num_chunks):
             state, metrics = run(state, hparams, params)
             chunks.append(metrics)
+    per_chunk = getattr(config, "updates_per_chunk", None)
     require(hasattr(metrics, "_asdict") and hasattr(metrics, "frames"), f"{name}: metrics are a NamedTuple with frames")
     rows = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
     frames = np.asarray(rows.frames)
@@ -94,6 +96,11 @@ def _check_training(algorithm: Algorithm, env: Problem, config: Any, params: PyT
         require(len(values) == len(frames), f"{name}: metric {metric} has {np.shape(values)}: one for each update")
         finite = not metric.endswith("loss") or np.isfinite(values).all()
         require(finite, f"{name}: {metric} is not finite after some updates: {values}")
+    require(
+        per_chunk is not None and len(frames) == per_chunk * trainer.num_chunks,
+        f"{name}: {len(frames)} updates in {trainer.num_chunks} chunks of updates_per_chunk={per_chunk}: Config needs "
+        "that field, by which a run knows where it was",
+    )
     require(hasattr(state, "key"), f"{name}: its state has no field `key`, without which a run can't go on")
     require(int(state.update) == len(frames), f"{name}: state.update is {state.update} after {len(frames)} updates")
     moved = jax.tree.leaves(algorithm.trained(state))
@@ -119,8 +126,10 @@ def _check_policy(algorithm: Algorithm, env: Problem, config: Any, params: PyTre
     policy = f"policy of {algorithm.name} on {env.name}"
     with works(policy, "Its parameters are (learned(state), env_params)"):
         likeliest, sampled = (decide(config, learned, deterministic, keys) for deterministic in (True, False))
-    check_decisions(env, params, observations, likeliest, f"the likeliest action of the {policy}")
-    check_decisions(env, params, observations, sampled, f"a sample of the {policy}")
+    for what, actions in (("the likeliest action", likeliest), ("a sample", sampled)):
+        # Gaussians know no bounds, and environments clip.
+        clipped = _clipped(env.action_space(params), actions)
+        check_decisions(env, params, observations, clipped, f"{what} of the {policy}")
     with works(f"{algorithm.name}.to_network and from_network", "The second takes what the first returned"):
         network = algorithm.to_network(env, params, config, learned)
         again = decide(*algorithm.from_network(network), True, keys[::-1])
@@ -135,3 +144,16 @@ def _check_policy(algorithm: Algorithm, env: Problem, config: Any, params: PyTre
             f"{policy}: read back from its network, with other keys, it decides otherwise in part {part}: let "
             "from_network give all that to_network was given, and likeliest actions not depend on keys",
         )
+
+
+def _clipped(space: spaces.Space, actions: PyTree) -> PyTree:
+    """The actions, their numbers within the bounds of the space."""
+    leaves, treedef = jax.tree.flatten(actions)
+    parts = parts_of(space).values()
+    if len(leaves) != len(parts):
+        return actions
+    bounded = [
+        jnp.clip(x, part.low, part.high) if isinstance(part, spaces.Box) and x.dtype.kind == "f" else x
+        for x, part in zip(leaves, parts, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, bounded)

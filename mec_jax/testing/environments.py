@@ -41,6 +41,8 @@ def check_env(env: Problem, params: PyTree = None) -> None:
         ConformanceError: If something is wrong; the message names it and the mend.
     """
     _check_equality(env)
+    with works(f"{env.name}.parameters()", "Declare each field of Params with mec_jax.parameters.parameter"):
+        env.parameters()
     with works(f"{env.name}.default_params", "Every parameter needs a default, of the table or of `given`"):
         params = env.default_params if params is None else params
     _check_parameters(env)
@@ -78,8 +80,7 @@ def _check_equality(env: Problem) -> None:
 
 def _check_parameters(env: Problem) -> None:
     """The defaults are what the table declares."""
-    with works(f"{env.name}.parameters()", "Declare each field of Params with mec_jax.parameters.parameter"):
-        table, axes, params = env.parameters(), env.axes, env.default_params
+    table, axes, params = env.parameters(), env.axes, env.default_params
     require(
         type(params) is env.params_type, f"{env.name}.default_params is no {env.params_type.__name__}: leave it alone"
     )
@@ -180,6 +181,8 @@ def _check_action_space(env: Problem, params: PyTree) -> None:
         (traits.continuous, len(choices) < len(parts_of(space)), "continuous"),
     ):
         require(said == found, f"{env.name}: traits say {kind}={said}, {space!r} says {found}: mend one")
+    samples = jax.vmap(space.sample)(jax.random.split(jax.random.key(0), 100))
+    require(np.all(jax.vmap(space.contains)(samples)), f"{env.name}: {space!r} does not contain its own samples")
     with works(f"{env.name}.num_actions", "Its action space must work with the default parameters"):
         require(isinstance(env.num_actions, int), f"{env.name}.num_actions is {env.num_actions!r}: it must be an int")
     if traits.slots is not None:
@@ -191,11 +194,11 @@ def _check_action_space(env: Problem, params: PyTree) -> None:
         )
     for name, entries in env.mask_entries.items():
         require(name in choices, f"{env.name}.mask_entries has {name!r}: it must be one of {_named(choices)}")
-        n = int(choices[name].n)
+        shape, n = choices[name].shape, int(choices[name].n)
         require(
-            len(entries) in (n, n * int(np.prod(choices[name].shape)))
-            and all(0 <= entry < env.table.size for entry in entries),
-            f"{env.name}.mask_entries[{name!r}] is {entries}: it must be {n} entries of the observation",
+            shape == () and len(entries) == n and all(0 <= entry < env.table.size for entry in entries),
+            f"{env.name}.mask_entries[{name!r}] is {entries}, for a part of shape {shape}: it must be the {n} entries "
+            "of one choice in the observation",
         )
 
 
@@ -308,9 +311,8 @@ def _check_masks(env: Problem, params: PyTree, played: Step) -> None:
         require(mask.dtype == bool, f"{env.name}: mask of {name!r} holds {mask.dtype}, not truth values")
         require(mask.any(-1).all(), f"{env.name}: mask of {name!r} allows no choice at all: one must be left")
         entries = env.mask_entries.get(name)
-        shown = None if entries is None else played.observation[..., list(entries)] > 0
         require(
-            shown is not None and np.array_equal(shown, mask.reshape(*mask.shape[:2], -1)),
+            entries is not None and np.array_equal(played.observation[..., list(entries)] > 0, mask),
             f"{env.name}: mask of {name!r} can't be read from the observation, so that an exported policy would not "
             "keep it: say in mask_entries which entries are positive where a choice is allowed, and leave action_mask",
         )
