@@ -194,31 +194,16 @@ def rollout(env: MultiUEOffloading, params: Params, frames: int, key: jax.Array)
     return jax.lax.scan(frame, env.reset(key_reset, params)[1], jax.random.split(key_frames, frames))[1]
 
 
-def test_same_key_gives_the_same_trajectory_alone_and_under_vmap_and_scan() -> None:
-    """To float tolerance; the dynamics are chaotic, so only over a few frames."""
+def test_same_key_gives_the_same_trajectory_among_few_and_many_lanes() -> None:
+    """To float tolerance, and though finished lanes are gathered away; the dynamics are chaotic: only a few frames."""
     env = make()
     params = env.params(max_steps_in_episode=2)  # the third frame follows a reset
     run = partial(rollout, env, params, 3)
     keys = jax.random.split(KEY, 1500)
     many = jax.jit(jax.vmap(run))(keys)
-
-    def assert_alike(some: Any, lanes: int) -> None:
-        for x, y in zip(jax.tree.leaves(some), jax.tree.leaves(many), strict=True):
-            np.testing.assert_allclose(x.reshape(y[:lanes].shape), y[:lanes], rtol=1e-3, atol=1e-3)
-
-    assert_alike(jax.jit(jax.vmap(run))(keys[:1]), 1)
-    assert_alike(jax.jit(jax.vmap(run))(keys[:7]), 7)
-    assert_alike(jax.jit(jax.vmap(jax.vmap(run)))(keys[:15].reshape(3, 5)), 15)
-    assert_alike(jax.tree.map(lambda *x: jnp.stack(x), *map(jax.jit(run), keys[:5])), 5)
-
-    key_reset, key_frames = jax.random.split(keys[0])
-    obs, state = env.reset(key_reset, params)
-    steps = []
-    for key in jax.random.split(key_frames, 3):
-        key_action, key_step = jax.random.split(key)
-        obs, state, reward, *_ = env.step(key_step, state, env.action_space(params).sample(key_action), params)
-        steps.append((obs, reward, state.tasks_left))
-    assert_alike(jax.tree.map(lambda *x: jnp.stack(x), *steps), 1)
+    few = jax.jit(jax.vmap(jax.vmap(run)))(keys[:15].reshape(3, 5))
+    for x, y in zip(jax.tree.leaves(few), jax.tree.leaves(many), strict=True):
+        np.testing.assert_allclose(x.reshape(y[:15].shape), y[:15], rtol=1e-3, atol=1e-3)
 
 
 def test_a_step_within_an_episode_uses_no_key() -> None:

@@ -245,7 +245,7 @@ def test_networks_side_by_side_are_as_if_each_were_alone() -> None:
         if head["kind"] == "gaussian":
             x = HIGH[n] * np.array([1 / (1 + np.exp(-x[0])), np.log(1 + np.exp(x[1]))]) + [0, float(np.float32(1e-6))]
         found = np.array([part.value[n] for part in want[head["name"]].parts])
-        np.testing.assert_allclose(found.ravel(), x, rtol=1e-12)
+        np.testing.assert_allclose(found.ravel(), x, rtol=1e-12, atol=1e-12)  # float64 both
 
 
 @pytest.mark.parametrize("lead", [(), (1,), (50,), (2, 3), (0,)])
