@@ -17,7 +17,7 @@ REWARD_ROUNDINGS = 1000
 """A reward is itself a sum, over devices and pieces, and a bound is summed in another order than the episode."""
 
 
-def check_solver(env: Problem, params: PyTree = None, episodes: int = 8) -> None:
+def check_solver(env: Problem, params: PyTree = None, episodes: int = 16) -> None:
     """Check the solver of an environment: its policies, its rulers and their order, and that its bound is one.
 
     Args:
