@@ -91,8 +91,9 @@ def report(folder: Path, out: Path) -> None:
         env, params = make_env(runs[0]["env_id"], runs[0]["static"], {})
         found = compare(env, env.evaluation_params(params), {label(run): per_seed(run) for run in runs}, keys)
         results[name] = found.rows
-        lines_there = ruler_lines(found, runs[0]["curve_episodes"])
-        rulers[name] = {"one": found.one, "bound": found.bound, "returns": lines_there}
+        episodes = curve_episodes(runs)
+        lines_there = ruler_lines(found, episodes)
+        rulers[name] = {"episodes": episodes, "one": found.one, "bound": found.bound, "returns": lines_there}
         for run in runs:
             check_bound(label(run), curves_of(run), found, lines_there)
         lines += [f"## {name}", "", *found.table(), "", *(line for run in runs for line in notes(run, found)), ""]
@@ -101,6 +102,19 @@ def report(folder: Path, out: Path) -> None:
     write_result(out / "learning_rulers.json", json.dumps(rulers, indent=1) + "\n")
     with whole_file(out / "learning.png") as unfinished:
         draw(groups, rulers).savefig(unfinished, dpi=100)
+
+
+def curve_episodes(runs: list[dict[str, Any]]) -> int:
+    """Episodes that the curves of a panel are means of: the first of the protocol, which its rulers play, too.
+
+    Raises:
+        ValueError: If the runs differ.
+    """
+    counts = {label(run): int(run["curve_episodes"]) for run in runs}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ValueError(f"curves of {title(runs[0])} are means of unlike numbers of episodes ({found}): train again")
+    return next(iter(counts.values()))
 
 
 def curves_of(run: dict[str, Any]) -> list[Curve]:
