@@ -1,4 +1,4 @@
-"""Trained policies as files that need NumPy alone, and back (`mec_jax.policy` describes the file)."""
+"""Trained policies as files that need NumPy alone, and back (`mec_jax.policy_schema` describes the file)."""
 
 import math
 import os

@@ -22,8 +22,8 @@ from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
 from algos.networks import MLP, StackedDense, init_parameters
-from algos.rollout import Ended, Scalar, Transition, discounted_sum, play, start
-from algos.updates import Metrics, Rollouts, check_counts, descend, in_chunks, schedule, shuffled
+from algos.rollout import Ended, Transition, discounted_sum, play, start
+from algos.updates import ActorCritic, Metrics, Rollouts, check_counts, in_chunks, learn, schedule, shuffled
 from mec_jax.contracts import Algorithm, Network, Policy, Preset, Problem, Trainer
 from mec_jax.envs.offloading import (
     MIN_POWER,
@@ -300,38 +300,23 @@ def make_trainer(env: Problem, config: Config) -> Trainer:
             transition, _, target = sample
             return jnp.mean((evaluate(params, transition.observation) - target) ** 2)
 
-        def step(params: PyTree, gradient: PyTree, opt: optax.OptState, lr: Scalar) -> tuple[PyTree, optax.OptState]:
-            return descend(params, gradient, opt, lr * lr_scale, hparams.max_grad_norm, hparams.adam_eps)
-
-        def minibatch(carry: tuple, index: Int[Array, " sample"]) -> tuple[tuple, tuple]:
-            actor_params, critic_params, actors_opt, critic_opt = carry
-            sample = jax.tree.map(lambda x: x[index], samples)
-            (a_loss, extra), a_gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor_params, sample)
-            c_loss, c_gradient = jax.value_and_grad(critic_loss)(critic_params, sample)
-            actor_params, actors_opt = step(actor_params, a_gradient, actors_opt, hparams.actor_lr)
-            critic_params, critic_opt = step(critic_params, c_gradient, critic_opt, hparams.critic_lr)
-            return (actor_params, critic_params, actors_opt, critic_opt), (a_loss, c_loss, *extra)
-
         key, index_key = jax.random.split(state.key)
         if config.sampling == "draws":
             shape = (config.epochs * config.minibatches, plan.batch // config.minibatches)
             indices = jax.random.randint(index_key, shape, 0, plan.batch)
         else:
             indices = shuffled(index_key, config.epochs, config.minibatches, plan.batch)
-        carry = (state.actors, state.critic, state.actors_opt, state.critic_opt)
-        carry, losses = jax.lax.scan(minibatch, carry, indices)
-        actor_params, critic_params, actors_opt, critic_opt = carry
+        networks = ActorCritic(state.actors, state.critic, state.actors_opt, state.critic_opt)
+        networks, losses = learn(networks, actor_loss, critic_loss, samples, indices, hparams, lr_scale)
         state = state._replace(
-            actors=actor_params,
-            critic=critic_params,
-            actors_opt=actors_opt,
-            critic_opt=critic_opt,
+            actors=networks.actor,
+            critic=networks.critic,
+            actors_opt=networks.actor_opt,
+            critic_opt=networks.critic_opt,
             key=key,
             update=state.update + 1,
         )
-        a_loss, c_loss, entropy, kl, clipped = jax.tree.map(jnp.mean, losses)
-        frames = state.update * plan.batch
-        return state, Metrics(frames, ended.mean_return(), a_loss, c_loss, entropy, kl, clipped)
+        return state, Metrics(state.update * plan.batch, ended.mean_return(), *losses)
 
     return in_chunks(init, update, config.updates_per_chunk, plan)
 

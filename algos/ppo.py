@@ -27,7 +27,7 @@ from algos.distributions import to_action
 from algos.networks import MLP, init_parameters
 from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import Ended, Transition, gae, play, start
-from algos.updates import Metrics, Rollouts, descend, in_chunks, schedule, shuffled
+from algos.updates import ActorCritic, Metrics, Rollouts, in_chunks, learn, schedule, shuffled
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
 from mec_jax.interop.foreign import as_problem
 
@@ -215,34 +215,17 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
             observation, target = sample[1], sample[-1]
             return jnp.mean((cast(Array, critic.apply(params, observation))[..., 0] - target) ** 2)
 
-        def minibatch(carry: tuple, index: Int[Array, " sample"]) -> tuple[tuple, tuple]:
-            actor_params, critic_params, actor_opt, critic_opt = carry
-            sample = jax.tree.map(lambda x: x[index], samples)
-            (a_loss, extra), a_gradient = jax.value_and_grad(actor_loss, has_aux=True)(actor_params, sample)
-            c_loss, c_gradient = jax.value_and_grad(critic_loss)(critic_params, sample)
-            limits = (hparams.max_grad_norm, hparams.adam_eps)
-            actor_params, actor_opt = descend(actor_params, a_gradient, actor_opt, hparams.actor_lr * lr_scale, *limits)
-            critic_params, critic_opt = descend(
-                critic_params, c_gradient, critic_opt, hparams.critic_lr * lr_scale, *limits
-            )
-            return (actor_params, critic_params, actor_opt, critic_opt), (a_loss, c_loss, *extra)
-
         key, index_key = jax.random.split(state.key)
         indices = shuffled(index_key, config.epochs, config.minibatches, plan.batch)
-        carry = (state.actor, state.critic, state.actor_opt, state.critic_opt)
-        carry, losses = jax.lax.scan(minibatch, carry, indices)
-        actor_params, critic_params, actor_opt, critic_opt = carry
+        networks = ActorCritic(state.actor, state.critic, state.actor_opt, state.critic_opt)
+        networks, losses = learn(networks, actor_loss, critic_loss, samples, indices, hparams, lr_scale)
         state = state._replace(
-            actor=actor_params,
-            critic=critic_params,
-            actor_opt=actor_opt,
-            critic_opt=critic_opt,
+            **networks._asdict(),
             observations=merge(state.observations, moments(inputs)),
             key=key,
             update=state.update + 1,
         )
-        metrics = Metrics(state.update * plan.batch, ended.mean_return(), *jax.tree.map(jnp.mean, losses))
-        return state, metrics
+        return state, Metrics(state.update * plan.batch, ended.mean_return(), *losses)
 
     return in_chunks(init, update, config.updates_per_chunk, plan)
 

@@ -114,6 +114,54 @@ def in_chunks(
     return Trainer(init, run, train, plan.num_chunks, plan.num_updates * plan.batch)
 
 
+class ActorCritic(NamedTuple):
+    """What minibatches change."""
+
+    actor: PyTree
+    critic: PyTree
+    actor_opt: optax.OptState
+    critic_opt: optax.OptState
+
+
+type Loss = Float[Array, ""]
+
+
+def learn(
+    networks: ActorCritic,
+    actor_loss: Callable[[PyTree, PyTree], tuple[Loss, tuple[Array, ...]]],
+    critic_loss: Callable[[PyTree, PyTree], Loss],
+    samples: PyTree,
+    indices: Int[Array, "minibatch sample"],
+    hparams: Any,
+    lr_scale: Scalar,
+) -> tuple[ActorCritic, tuple[Array, ...]]:
+    """A step of the actor and one of the critic per minibatch; and the means of their losses and what goes with them.
+
+    Args:
+        networks: Before.
+        actor_loss: Of parameters and a minibatch; and what to report of it.
+        critic_loss: Of parameters and a minibatch.
+        samples: Leaves [sample, ...].
+        indices: Of the samples of each minibatch.
+        hparams: Has `actor_lr`, `critic_lr`, `max_grad_norm` and `adam_eps`.
+        lr_scale: Factor of both learning rates.
+    """
+
+    def step(params: PyTree, gradient: PyTree, opt: optax.OptState, lr: Scalar) -> tuple[PyTree, optax.OptState]:
+        return descend(params, gradient, opt, lr * lr_scale, hparams.max_grad_norm, hparams.adam_eps)
+
+    def minibatch(networks: ActorCritic, index: Int[Array, " sample"]) -> tuple[ActorCritic, tuple[Array, ...]]:
+        sample = jax.tree.map(lambda x: x[index], samples)
+        (a_loss, extra), a_gradient = jax.value_and_grad(actor_loss, has_aux=True)(networks.actor, sample)
+        c_loss, c_gradient = jax.value_and_grad(critic_loss)(networks.critic, sample)
+        actor, actor_opt = step(networks.actor, a_gradient, networks.actor_opt, hparams.actor_lr)
+        critic, critic_opt = step(networks.critic, c_gradient, networks.critic_opt, hparams.critic_lr)
+        return ActorCritic(actor, critic, actor_opt, critic_opt), (a_loss, c_loss, *extra)
+
+    networks, losses = jax.lax.scan(minibatch, networks, indices)
+    return networks, jax.tree.map(jnp.mean, losses)
+
+
 def shuffled(key: Array, epochs: int, minibatches: int, batch: int) -> Int[Array, "minibatch sample"]:
     """Indices of the minibatches of all epochs; within an epoch without replacement."""
     order = jax.random.bits(key, (epochs, batch))

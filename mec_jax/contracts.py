@@ -33,6 +33,7 @@ __all__ = [
     "Problem",
     "Rulers",
     "Solver",
+    "Step",
     "Trainer",
     "Traits",
     "preset_for",
@@ -58,6 +59,10 @@ class Traits:
     def hybrid(self) -> bool:
         """Whether an action has choices and numbers."""
         return self.discrete and self.continuous
+
+
+type Step[S] = tuple[Float[Array, " observation"], S, Float[Array, ""], Bool[Array, ""], dict[str, Array]]
+"""Observation, state, reward, termination and `info` after an action."""
 
 
 class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.Environment[S, P], ABC):
@@ -191,10 +196,8 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
 
     @abstractmethod
     @override
-    def step_env(
-        self, key: Array, state: S, action: A, params: P
-    ) -> tuple[Array, S, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
-        """Observation, state, reward, termination and `info` after an action."""
+    def step_env(self, key: Array, state: S, action: A, params: P) -> Step[S]:
+        """What an action leads to."""
 
     @abstractmethod
     @override

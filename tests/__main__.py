@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-TIERS = {"fast": "not slow and not full", "default": "not full", "full": "not nothing"}
-"""Marks that pytest selects."""
+TIERS = {"fast": "not slow and not full", "default": "not full", "full": ""}
+"""Marks that pytest selects; without any, all."""
 
 EVERYWHERE = ("tests/test_baseline.py", "tests/test_policy.py", "tests/test_split_policy.py")
 """Tests across implementations and against recorded traces: what another machine's rounding could break."""
@@ -29,6 +29,9 @@ MACHINES: Mapping[str, Mapping[str, str]] = {
     "OpenBLAS of a Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
     "two devices": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
 }
+OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+"""Programs as users have them: see `conftest.py`."""
+
 OTHER_PYTHON = "python3.13"
 
 
@@ -53,7 +56,7 @@ def checks(tier: str, arguments: tuple[str, ...]) -> list[Check]:
         return found
     for name, environment in MACHINES.items():
         command = (*python, "pytest", "-m", "not full", *EVERYWHERE)
-        found.append(Check(f"tests on {name}", command, {**environment, "JAX_COMPILATION_CACHE_DIR": ""}))
+        found.append(Check(f"tests on {name}", command, {**OPTIMISED, **environment}))
     return found
 
 
@@ -61,7 +64,7 @@ def in_environments() -> list[Check]:
     """What needs environments of its own, which are made here and thrown away."""
     return [
         Check("the wheel in an empty environment", ("bash", "tests/environments.sh", "wheel")),
-        Check(f"fast tests on {OTHER_PYTHON}", ("bash", "tests/environments.sh", OTHER_PYTHON)),
+        Check(f"fast tests on {OTHER_PYTHON}", ("bash", "tests/environments.sh", OTHER_PYTHON), OPTIMISED),
     ]
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Compiling is most of the test time: keep the programs of earlier runs, one cache for all xdist workers.
+# Compiling is five sixths of the test time, and most of that is optimising programs that run for milliseconds. So XLA
+# optimises little here, as in JAX's own tests; `python -m tests full` also runs the fast tests, and on each emulated
+# machine those across implementations, with all optimisations.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Programs of earlier runs and of the other worker are kept: small ones, too, as modules let go of theirs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # The first example of a test may compile for seconds; the same examples every run make a failure repeatable.
 settings.register_profile("mec_jax", deadline=None, derandomize=True)
@@ -27,6 +31,17 @@ def no_old_programs() -> Iterator[None]:
     if (jax := sys.modules.get("jax")) is not None:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def optimised() -> Iterator[None]:
+    """Programs with all optimisations: for those that run longer than they compile."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="module")

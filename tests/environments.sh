@@ -2,16 +2,26 @@
 # Checks in environments of their own, under the folder $MEC_JAX_TEMPORARY: `wheel`, or a Python to run the fast tests on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
 folder=${MEC_JAX_TEMPORARY:-$(mktemp -d)}
 
-if [ "$1" = wheel ]; then
-    python=.venv/bin/python
-    [ -x "$python" ] || python=$(command -v python3)
-    "$python" -m pip wheel -q --no-deps -w "$folder" .
-    "$python" -m venv "$folder/bare" && "$folder/bare/bin/pip" install -q -c constraints.txt numpy
+# The first interpreter of this name that starts: pyenv's shim does not, in a folder whose .python-version is another.
+interpreter() {
+    local found
+    for found in "$(command -v "$1")" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/*/bin/"$1"; do
+        "$found" -c "" 2>/dev/null && echo "$found" && return
+    done
+    echo "no $1 here: install it" >&2
+    return 1
+}
+
+wheel() {
+    python3 -m venv "$folder/bare"
+    "$folder/bare/bin/pip" wheel -q --no-deps -w "$folder" .
+    "$folder/bare/bin/pip" install -q -c constraints.txt numpy
     "$folder/bare/bin/pip" install -q --no-deps "$folder"/*.whl
-    cd "$folder"
-    bare/bin/python - "$OLDPWD"/tests/data/baseline/mahppo_state_MultiUEOffloading-v0.npz <<'PY'
+    cd "$folder" # away from the sources
+    bare/bin/python - "$root"/tests/data/baseline/mahppo_state_MultiUEOffloading-v0.npz <<'PY'
 import sys
 import numpy as np
 from mec_jax.policy import load_policy
@@ -20,19 +30,19 @@ policy = load_policy(sys.argv[1])
 print(policy.act(np.zeros(policy.metadata["observation"]["size"], np.float32)))
 assert "jax" not in sys.modules and "wrapt" not in sys.modules
 PY
-    bare/bin/pip install -q -c "$OLDPWD"/constraints.txt ./*.whl
+    bare/bin/pip install -q -c "$root"/constraints.txt ./*.whl
     bare/bin/mec-jax list
     bare/bin/mec-jax train ppo --env CartPole-v1 --config.num-frames 2048 --config.num-envs 8 \
         --config.updates-per-chunk 1 --out run
     bare/bin/mec-jax evaluate run/policy.npz --episodes 4
-else
-    # pyenv has it beside the version of .python-version.
-    python=$(PYENV_VERSION=$(ls "${PYENV_ROOT:-$HOME/.pyenv}/versions" 2>/dev/null | grep "^${1#python}" | tail -n 1) command -v "$1") ||
-        { echo "no $1 here: install it" >&2; exit 1; }
-    export PYENV_VERSION
-    PYENV_VERSION=$(ls "${PYENV_ROOT:-$HOME/.pyenv}/versions" 2>/dev/null | grep "^${1#python}" | tail -n 1)
+}
+
+fast_tests() {
+    local python
+    python=$(interpreter "$1")
     "$python" -m venv "$folder/other"
-    unset PYENV_VERSION
     "$folder/other/bin/pip" install -q -c constraints.txt -e '.[test]'
     "$folder/other/bin/python" -m pytest -m "not slow and not full"
-fi
+}
+
+if [ "$1" = wheel ]; then wheel; else fast_tests "$1"; fi

@@ -20,6 +20,8 @@ from mec_jax.solvers.offloading.plans import (
 )
 from mec_jax.solvers.offloading.policies import baselines, rotate, static
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
+
 KEY = jax.random.key(0)
 ALONE = MultiUEOffloading(num_ues=1)
 PAIR = MultiUEOffloading(num_ues=2)

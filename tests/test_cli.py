@@ -28,6 +28,8 @@ from algos.runs import RunConfig, load_run
 from mec_jax.policy import load_policy, save_policy
 from mec_jax.solvers import offloading
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 POLICIES = ("MAHPPO", "Local", "All-edge", "Random", "Best static")
 FRAMES = [32, 64, 96]

@@ -23,6 +23,8 @@ from mec_jax.interop.foreign import as_problem
 from mec_jax.observations import Slots
 from tests.toys import EACH_KIND, Forever, Target
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 BANDIT: dict[str, Any] = {"horizon": 1, "fitness_episodes": 64, "starts": 64, "episodes": 8, "trunk": (32,)}
 SMALL: dict[str, Any] = {"fitness_episodes": 2, "starts": 2, "episodes": 2, "horizon": 3, "trunk": (8,)}
@@ -165,12 +167,24 @@ def test_drl_es_trains_on_every_kind_of_environment(name: str) -> None:
     assert env.action_space(params).contains(action)
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", *mec_jax.registered_envs])
-def test_preset_suits_the_environment(name: str) -> None:
-    expected = {"NeuronAllocation-Slots-v0": "crowd", "NeuronSharing-v0": "sharing"}
-    bandit = name.startswith("MultiExit") and "Markov" not in name
-    by_kind = "slots" if "NeuronAllocation" in name else "bandit" if bandit else "fast"
-    assert preset_for(drl_es.PRESETS, as_problem(gymnax.make(name)[0]).traits) == expected.get(name, by_kind)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("CartPole-v1", "fast"),
+        ("Pendulum-v1", "fast"),
+        ("MultiUEOffloading-v0", "fast"),
+        ("MultiExitAllocation-v0", "bandit"),
+        ("MultiExitAllocation-Compressed-v0", "bandit"),
+        ("MultiExitAllocation-Markov-v0", "fast"),
+        ("NeuronAllocation-v0", "slots"),
+        ("NeuronAllocation-Dynamic-v0", "slots"),
+        ("NeuronAllocation-Slots-v0", "crowd"),
+        ("NeuronSharing-v0", "sharing"),
+        ("PartitionGame-v0", "fast"),
+    ],
+)
+def test_preset_suits_the_environment(name: str, preset: str) -> None:
+    assert preset_for(drl_es.PRESETS, as_problem(gymnax.make(name)[0]).traits) == preset
 
 
 # Slots

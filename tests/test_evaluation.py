@@ -26,6 +26,8 @@ from mec_jax.statistics import (
     summary,
 )
 
+pytestmark = pytest.mark.slow
+
 ENV = MultiUEOffloading(num_ues=2)
 # Short episodes in which everything is random: distances, numbers of tasks, first decisions.
 RANDOM = ENV.params(tasks_mean=20.0)

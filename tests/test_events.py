@@ -16,6 +16,8 @@ from jax.extend.core import jaxprs_in_params
 from mec_jax.physics import events
 from mec_jax.physics.events import BLOCK, REFILL, lane_while
 
+pytestmark = pytest.mark.slow
+
 Loop = Callable[[Callable, Callable, Any, Any], Any]
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import gymnax
 import jax
+import jax.numpy as jnp
 import pytest
 from gymnax.wrappers import LegacyStepAPIWrapper, LogWrapper
 
@@ -54,6 +55,14 @@ def test_gymnax_makes_it_by_the_same_name(env_id: str) -> None:
     env, params = gymnax.make(env_id)
     assert env == mec_jax.make(env_id)[0] and env.name == env_id
     assert type(params.max_steps_in_episode) is int
+
+
+@pytest.mark.parametrize("env_id", ["NeuronAllocation-v0", "NeuronSharing-v0"])
+def test_a_batch_of_actions_is_refused(env_id: str) -> None:
+    env, params = mec_jax.make(env_id)
+    _, state = env.reset_env(jax.random.key(0), params)
+    with pytest.raises(ValueError, match=r"action of shape \(2,\)"):
+        env.step_env(jax.random.key(0), state, jnp.array([0, 1]), params)
 
 
 def test_gymnax_wrappers_log_and_reset_episodes() -> None:

@@ -31,6 +31,8 @@ from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.solvers.offloading.policies import baselines
 
+pytestmark = pytest.mark.slow
+
 ADVANTAGES = ("gae", "paper", "reference")
 VALUE_TARGETS = ("gae", "monte_carlo", "one_step")
 HEADS = ("cut", "channel", "power")
@@ -552,21 +554,6 @@ def test_counts_of_a_run(trainer: mahppo.Trainer) -> None:
     assert trainer.num_chunks == 3
     assert trainer.num_frames == TINY.num_frames
     assert make_trainer(OFFLOADING, dataclasses.replace(TINY, num_frames=1)).num_chunks == 1
-
-
-def test_training_in_one_program_equals_chunk_by_chunk(trainer: mahppo.Trainer, train: Callable) -> None:
-    hparams, params, key = as_arrays(HParams()), OFFLOADING.default_params, jax.random.key(3)
-    whole, metrics = train(hparams, params, key)
-    run = quick_jit(trainer.run)
-    state = quick_jit(trainer.init)(hparams, params, key)
-    chunks = []
-    for _ in range(trainer.num_chunks):
-        state, chunk = run(state, hparams, params)
-        chunks.append(chunk)
-    assert_trees_close(state, whole, rtol=1e-3, atol=1e-5)
-    assert_trees_close(jax.tree.map(lambda *x: jnp.concatenate(x), *chunks), metrics, rtol=1e-3, atol=1e-5)
-    assert list(metrics.frames) == [32 * (i + 1) for i in range(6)]
-    assert state.update == 6
 
 
 def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(trainer: mahppo.Trainer, train: Callable) -> None:

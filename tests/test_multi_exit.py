@@ -1,8 +1,6 @@
 """`MultiExitAllocation-v0` and its variants: closed forms, scenarios, parameters, profiles, spaces and errors."""
 
 import itertools
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +16,18 @@ from mec_jax.physics.multi_exit import MIN_SHARE, edge_shares, survival
 from mec_jax.profiles.layers import layer_table
 from mec_jax.profiles.multi_exit import bundled_multi_exit_profiles, load_multi_exit_profile
 from mec_jax.spaces import Simplex
+from tests.documents import document, replaced, write
+from tests.errors import error_of
 
 BANDITS = ("MultiExitAllocation-v0", "MultiExitAllocation-Video-v0", "MultiExitAllocation-Compressed-v0")
 CHAINS = tuple(name.replace("-v0", "-Markov-v0") for name in BANDITS)
 KEY = jax.random.key(0)
 
-TINY = {
-    "schema": 1,
-    "name": "tiny",
-    "description": "two layers on two devices",
-    "source": {"all": "made up"},
-    "input_bits": 1000,
-    "layers": [
+TINY = document(
+    "tiny",
+    "two layers on two devices",
+    input_bits=1000,
+    layers=[
         {
             "name": "first",
             "flops": 100,
@@ -47,17 +45,11 @@ TINY = {
             "compression_rate": 1,
         },
     ],
-    "devices": [
+    devices=[
         {"power_w": 2, "transmit_power_w": 0.5, "speed_gflops": 1e-7, "exit_percent": [25, 75]},
         {"power_w": 4, "transmit_power_w": 1, "speed_gflops": 2e-7, "exit_percent": [0, 100]},
     ],
-}
-
-
-def write(folder: Path, content: Any) -> Path:
-    path = folder / "profile.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
+)
 
 
 def tiny(tmp_path: Path, **static: Any) -> MultiExitAllocation:
@@ -119,8 +111,7 @@ def test_tasks_leave_by_the_first_installed_exit_that_is_not_before_theirs() -> 
 
 
 def test_no_work_and_no_bits_remain_after_all_tasks_have_left(tmp_path: Path) -> None:
-    content = json.loads(json.dumps(TINY))
-    content["devices"][0]["exit_percent"] = [100, 0]
+    content = replaced(TINY, "devices.0.exit_percent", [100, 0])
     env = mec_jax.make("MultiExitAllocation-v0", profile=write(tmp_path, content))[0]
     params = still(env)
     options = env.options(env.situation(env.reset(KEY, params)[0], params), params)
@@ -328,48 +319,27 @@ def test_compressed_features_make_interior_cuts_smaller_than_the_input() -> None
 # --- Errors ---
 
 
-def error_of(function: Callable, *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ValueError) as caught:
-        function(*args, **kwargs)
-    assert type(caught.value) is ValueError
-    return str(caught.value)
-
-
-def changed(path: str, value: Any) -> dict[str, Any]:
-    """TINY with a field, e.g. `devices.0.power_w`, replaced; removed if the value is `...`."""
-    content = json.loads(json.dumps(TINY))
-    *parents, last = (int(part) if part.isdigit() else part for part in path.split("."))
-    place: Any = content
-    for part in parents:
-        place = place[part]
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return content
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("{", ["malformed JSON", "line 1"]),
         ("[]", ["one JSON object"]),
-        (changed("schema", 2), ["schema", "2"]),
-        (changed("layers", []), ["layers", "at least one"]),
-        (changed("devices", {}), ["devices", "at least one"]),
-        (changed("input_bits", ...), ["input_bits", "missing"]),
-        (changed("layers.1.flops", 0), ["layers[1].flops", "> 0"]),
-        (changed("layers.1.branch_flops", -1), ["layers[1].branch_flops", ">= 0"]),
-        (changed("layers.0.feature_shape", [1, 2]), ["layers[0].feature_shape", "C, H, W"]),
-        (changed("layers.0.flop", 1), ["layers[0].flop", "did you mean 'flops'"]),
-        (changed("devices.0.power_w", "2"), ["devices[0].power_w", "number"]),
-        (changed("devices.1.speed_gflops", 0), ["devices[1].speed_gflops", "> 0"]),
-        (changed("devices.1.exit_percent", [100]), ["devices[1].exit_percent", "2 numbers"]),
-        (changed("devices.1.exit_percent", [50, -50]), ["devices[1].exit_percent[1]", ">= 0"]),
-        (changed("devices.0.exit_percent", [25, 76]), ["devices[0].exit_percent", "sums to 101", "exit_totals"]),
-        (changed("exit_totals", [100]), ["exit_totals", "2 sums"]),
-        (changed("exit_totals", [100, "x"]), ["exit_totals", "number"]),
-        (changed("exit_totals", [100, 90]), ["devices[1].exit_percent", "sums to 100, not 90"]),
+        (replaced(TINY, "schema", 2), ["schema", "2"]),
+        (replaced(TINY, "layers", []), ["layers", "at least one"]),
+        (replaced(TINY, "devices", {}), ["devices", "at least one"]),
+        (replaced(TINY, "input_bits", ...), ["input_bits", "missing"]),
+        (replaced(TINY, "layers.1.flops", 0), ["layers[1].flops", "> 0"]),
+        (replaced(TINY, "layers.1.branch_flops", -1), ["layers[1].branch_flops", ">= 0"]),
+        (replaced(TINY, "layers.0.feature_shape", [1, 2]), ["layers[0].feature_shape", "C, H, W"]),
+        (replaced(TINY, "layers.0.flop", 1), ["layers[0].flop", "did you mean 'flops'"]),
+        (replaced(TINY, "devices.0.power_w", "2"), ["devices[0].power_w", "number"]),
+        (replaced(TINY, "devices.1.speed_gflops", 0), ["devices[1].speed_gflops", "> 0"]),
+        (replaced(TINY, "devices.1.exit_percent", [100]), ["devices[1].exit_percent", "2 numbers"]),
+        (replaced(TINY, "devices.1.exit_percent", [50, -50]), ["devices[1].exit_percent[1]", ">= 0"]),
+        (replaced(TINY, "devices.0.exit_percent", [25, 76]), ["devices[0].exit_percent", "sums to 101", "exit_totals"]),
+        (replaced(TINY, "exit_totals", [100]), ["exit_totals", "2 sums"]),
+        (replaced(TINY, "exit_totals", [100, "x"]), ["exit_totals", "number"]),
+        (replaced(TINY, "exit_totals", [100, 90]), ["devices[1].exit_percent", "sums to 100, not 90"]),
     ],
 )
 def test_malformed_profiles_are_one_clear_error(content: Any, words: list[str], tmp_path: Path) -> None:
@@ -379,7 +349,7 @@ def test_malformed_profiles_are_one_clear_error(content: Any, words: list[str], 
 
 
 def test_printed_totals_are_divided_by(tmp_path: Path) -> None:
-    content = changed("devices.0.exit_percent", [30, 90]) | {"exit_totals": [120, 100]}
+    content = replaced(TINY, "devices.0.exit_percent", [30, 90]) | {"exit_totals": [120, 100]}
     profile = load_multi_exit_profile(write(tmp_path, content))
     np.testing.assert_allclose(profile.exit_probability[0], [0.25, 0.75])
     assert profile.exit_totals == (120, 100)

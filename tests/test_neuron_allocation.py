@@ -1,6 +1,5 @@
 """`NeuronAllocation-v0` and its variants: the DeepRM identity, an event simulation, failures, contexts and errors."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +15,15 @@ from mec_jax.envs.neuron_allocation import NeuronAllocation, Params
 from mec_jax.physics.neuron_allocation import Devices, Pieces, finish_layer, piece_sizes
 from mec_jax.profiles.layers import layer_table
 from mec_jax.profiles.neurons import load_neuron_table
+from tests.documents import NEURONS, write
 
 IDS = ("NeuronAllocation-v0", "NeuronAllocation-Dynamic-v0", "NeuronAllocation-Slots-v0")
 KEY = jax.random.key(0)
 
-TINY = {
-    "schema": 1,
-    "name": "tiny",
-    "description": "a convolution, a depthwise one with fewer neurons than pieces, and a linear layer",
-    "source": {"layers": "made up"},
-    "layers": [
-        {
-            "name": "conv",
-            "neurons": 8,
-            "neuron_flops": 1e6,
-            "input_elements": 3000,
-            "output_elements": 8000,
-            "own_inputs": False,
-        },
-        {
-            "name": "depthwise",
-            "neurons": 4,
-            "neuron_flops": 3e5,
-            "input_elements": 8000,
-            "output_elements": 4000,
-            "own_inputs": True,
-        },
-        {
-            "name": "linear",
-            "neurons": 13,
-            "neuron_flops": 2e6,
-            "input_elements": 4000,
-            "output_elements": 13,
-            "own_inputs": False,
-        },
-    ],
-}
-
-
-def write(folder: Path, content: Any) -> Path:
-    path = folder / "network.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> NeuronAllocation:
-    return NeuronAllocation(write(tmp_path_factory.mktemp("tiny"), TINY), conditions="dynamic")
+    return NeuronAllocation(write(tmp_path_factory.mktemp("tiny"), NEURONS), conditions="dynamic")
 
 
 def random_rollout(env: NeuronAllocation, params: Params, key: Any, steps: int) -> Any:
@@ -104,43 +65,6 @@ def test_neurons_of_mobilenet_v1_are_those_of_its_paper() -> None:
     assert macs == pytest.approx(569e6, rel=1e-3)
 
 
-def test_a_table_is_read_from_a_file(tmp_path: Path) -> None:
-    table = load_neuron_table(write(tmp_path, TINY))
-    assert (table.name, table.neurons, table.own_inputs) == ("tiny", (8, 4, 13), (False, True, False))
-    assert table.neuron_flops == (1e6, 3e5, 2e6) and table.output_elements == (8000, 4000, 13)
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("schema",), 2, "schema version 2"),
-        (("layers",), [], "at least one"),
-        (("source",), {}, "source"),
-        (("layers", 0, "neurons"), 1.5, r"layers\[0\].neurons' must be a whole number"),
-        (("layers", 1, "neuron_flops"), 0, r"layers\[1\].neuron_flops"),
-        (("layers", 2, "own_inputs"), 1, r"layers\[2\].own_inputs' must be true or false"),
-        (("layers", 2, "name"), "", r"layers\[2\].name"),
-        (("layer",), [], "unknown field 'layer', did you mean 'layers'"),
-    ],
-)
-def test_a_malformed_table_is_refused_by_name_of_the_field(tmp_path: Path, path: Any, value: Any, message: str) -> None:
-    content = json.loads(json.dumps(TINY))
-    place = content
-    for step in path[:-1]:
-        place = place[step]
-    place[path[-1]] = value
-    with pytest.raises(ValueError, match=message):
-        load_neuron_table(write(tmp_path, content))
-
-
-def test_a_missing_or_broken_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"can't read neuron table 'mobilenet_v3'.*mobilenet_v2"):
-        load_neuron_table("mobilenet_v3")
-    for content in ("{", "[]", "null"):
-        with pytest.raises(ValueError, match=r"neuron table .*network.json"):
-            load_neuron_table(write(tmp_path, content))
-
-
 def test_pieces_hold_all_neurons_the_smaller_first_and_the_empty_last() -> None:
     for neurons in range(1, 40):
         sizes = np.asarray(piece_sizes(jnp.array(neurons), 6))
@@ -150,7 +74,7 @@ def test_pieces_hold_all_neurons_the_smaller_first_and_the_empty_last() -> None:
 
 def test_pieces_add_up_to_their_layer(tiny: NeuronAllocation) -> None:
     params = tiny.params(bits_per_element=4)
-    for layer, content in enumerate(TINY["layers"]):  # type: ignore[arg-type, var-annotated]
+    for layer, content in enumerate(NEURONS["layers"]):
         pieces = tiny.pieces(jnp.array(layer), params)
         np.testing.assert_allclose(pieces.flops.sum(), content["neurons"] * content["neuron_flops"], rtol=1e-6)
         np.testing.assert_allclose(pieces.output_bits.sum(), 4 * content["output_elements"], rtol=1e-6)
@@ -365,7 +289,7 @@ def test_the_testbed_is_static_and_somebody_is_there_at_the_start() -> None:
 
 
 def test_slots_hold_the_strongest_devices_that_are_there(tmp_path: Path) -> None:
-    env = NeuronAllocation(write(tmp_path, TINY), conditions="slots", num_devices=20, num_slots=4)
+    env = NeuronAllocation(write(tmp_path, NEURONS), conditions="slots", num_devices=20, num_slots=4)
     params = env.params(device_speed=np.linspace(1e9, 3e9, 20))
     context = env.first_context(KEY, params)
     speed = np.where(context.present, (1 - context.usage) * params.device_speed, 0)
@@ -445,10 +369,3 @@ def test_bad_statics_are_refused(static: Any, message: str) -> None:
 def test_bad_numbers_are_refused(tiny: NeuronAllocation, numbers: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny.params(**numbers)
-
-
-def test_a_batch_of_actions_is_refused(tiny: NeuronAllocation) -> None:
-    params = tiny.default_params
-    _, state = tiny.reset_env(KEY, params)
-    with pytest.raises(ValueError, match=r"action of shape \(2,\)"):
-        tiny.step_env(KEY, state, jnp.array([0, 1]), params)

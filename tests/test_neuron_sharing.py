@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,30 +18,17 @@ from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.evaluation import solver_of
 from mec_jax.solvers import neuron_allocation as solvers_alone
 from mec_jax.solvers import neuron_sharing as solvers
+from tests.documents import NEURONS, write
+
+pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 REQUESTERS, DEVICES, COUNTS = 3, 3, (6, 4, 6)
 
-FIELDS = ("name", "neurons", "neuron_flops", "input_elements", "output_elements", "own_inputs")
-LAYERS = (
-    ("conv", 8, 1e6, 3000, 8000, False),
-    ("depthwise", 4, 3e5, 8000, 4000, True),  # fewer neurons than pieces
-    ("linear", 13, 2e6, 4000, 13, False),
-)
-TINY = {
-    "schema": 1,
-    "name": "tiny",
-    "description": "three layers",
-    "source": {"layers": "made up"},
-    "layers": [dict(zip(FIELDS, layer, strict=True)) for layer in LAYERS],
-}
-
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tiny") / "network.json"
-    path.write_text(json.dumps(TINY), encoding="utf-8")
-    return path
+    return write(tmp_path_factory.mktemp("tiny"), NEURONS)
 
 
 @pytest.fixture(scope="module")
@@ -434,8 +420,7 @@ def test_no_baseline_exceeds_the_bound(network: Path, numbers: Any) -> None:
 
 @pytest.mark.parametrize("failures", [0.0, 0.7])
 def test_no_sequence_of_actions_exceeds_the_bound(tmp_path: Path, failures: float) -> None:
-    path = tmp_path / "network.json"
-    path.write_text(json.dumps(TINY | {"layers": TINY["layers"][:2]}), encoding="utf-8")  # type: ignore[index]
+    path = write(tmp_path, NEURONS | {"layers": NEURONS["layers"][:2]})
     env = NeuronSharing(path, num_requesters=2, num_devices=2, num_pieces=2)
     params = env.params(failure_probability=failures, failure_window=1.5, bandwidth_low=1e8)
     every = jnp.array(list(itertools.product(range(2), repeat=8)))
@@ -477,7 +462,7 @@ def test_work_that_all_have_to_share_is_in_the_bound(network: Path) -> None:
     env = NeuronSharing(network, num_requesters=4, num_devices=1)
     params = env.params(bits_per_element=0, usage_low=0, usage_high=0)
     bound = solvers.bound(env, params, evaluation_keys(1))
-    work = sum(layer[1] * layer[2] for layer in LAYERS) / 3e9
+    work = sum(layer["neurons"] * layer["neuron_flops"] for layer in NEURONS["layers"]) / 3e9
     assert bound.latency[0] == pytest.approx(2.5 * work, rel=1e-5)
     alone = NeuronSharing(network, num_requesters=1, num_devices=1)
     single = solvers.bound(alone, alone.params(bits_per_element=0, usage_low=0, usage_high=0), evaluation_keys(1))
@@ -537,10 +522,3 @@ def test_bad_statics_are_refused(static: Any, message: str) -> None:
 def test_bad_numbers_are_refused(tiny: NeuronSharing, numbers: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny.params(**numbers)
-
-
-def test_a_batch_of_actions_is_refused(tiny: NeuronSharing) -> None:
-    params = tiny.default_params
-    _, state = tiny.reset_env(KEY, params)
-    with pytest.raises(ValueError, match=r"action of shape \(2,\)"):
-        tiny.step_env(KEY, state, jnp.array([0, 1]), params)

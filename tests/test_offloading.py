@@ -1,7 +1,6 @@
 """`MultiUEOffloading-v0`: recorded episodes, closed forms, parameters, spaces and errors."""
 
 import itertools
-import json
 import math
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from benchmarks.robustness import precision, replay_traces, stress
 from mec_jax.envs.offloading import INPUT_BITS, MultiUEOffloading, OffloadAction, Params, State, poisson
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING
 from mec_jax.profiles import load_profile
+from tests.documents import document, write
+from tests.errors import error_of
 
 ID = "MultiUEOffloading-v0"
 ROOT = Path(__file__).resolve().parents[1]
@@ -477,17 +478,8 @@ def test_each_ue_may_have_its_own_network() -> None:
 
 
 def test_profiles_from_files_with_fewer_cuts_repeat_their_local_point(tmp_path: Path) -> None:
-    profile = {
-        "schema": 1,
-        "name": "small",
-        "description": "no cuts",
-        "source": {"all": "made up"},
-        "input_bits": 8000,
-        "cuts": [],
-        "local": {"time_s": 0.02, "power_w": 1.5},
-    }
-    path = tmp_path / "small.json"
-    path.write_text(json.dumps(profile), encoding="utf-8")
+    fields = {"input_bits": 8000, "cuts": [], "local": {"time_s": 0.02, "power_w": 1.5}}
+    path = write(tmp_path, document("small", "no cuts", **fields))
     env = make(2, profile=[path, "resnet18"])
     assert env.num_points == 6
     params = env.evaluation_params()
@@ -534,13 +526,6 @@ def test_importing_the_package_imports_no_jax() -> None:
 
 
 # --- Errors ---
-
-
-def error_of(function: Callable, *args: Any, **kwargs: Any) -> str:
-    with pytest.raises(ValueError) as caught:
-        function(*args, **kwargs)
-    assert type(caught.value) is ValueError
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """`PartitionGame-v0`: cut tables, physics by hand, episodes against plain Python, masks, turns, agents and errors."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import chex
@@ -27,33 +25,15 @@ from mec_jax.physics.partition_game import (
 )
 from mec_jax.profiles.layers import layer_table
 from mec_jax.profiles.partition_game import load_cut_table
+from tests.documents import CUTS, write
 
 KEY = jax.random.key(0)
 CHURN = {"join_probability": 0.1, "leave_probability": 0.08}
 
-TINY = {
-    "schema": 1,
-    "name": "tiny",
-    "description": "three layers",
-    "source": {"layers": "made up"},
-    "input_bits": 1e5,
-    "layers": [
-        {"name": "conv", "flops": 4e6, "bits": 2e5},
-        {"name": "pool", "flops": 0, "bits": 5e4},
-        {"name": "linear", "flops": 1e7, "bits": 100},
-    ],
-}
-
-
-def write(folder: Path, content: Any) -> Path:
-    path = folder / "network.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return path
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> PartitionGame:
-    return PartitionGame(write(tmp_path_factory.mktemp("tiny"), TINY), num_devices=4)
+    return PartitionGame(write(tmp_path_factory.mktemp("tiny"), CUTS), num_devices=4)
 
 
 def random_rollout(env: PartitionGame, params: Params, key: Any, steps: int) -> Any:
@@ -100,44 +80,6 @@ def test_other_networks_and_profiles_are_cut_where_one_tensor_goes_on() -> None:
         assert table.bits[1:] == tuple(32 * layer.output_elements for layer in layers if layer.cut)
     profile = load_cut_table("vgg16_image")
     assert profile.num_cuts == len(profile.bits) - 1 and profile.bits[0] == 3 * 224 * 224 * 8
-
-
-def test_a_table_is_read_from_a_file(tmp_path: Path) -> None:
-    table = load_cut_table(write(tmp_path, TINY))
-    assert (table.name, table.flops, table.bits) == ("tiny", (4e6, 0, 1e7), (1e5, 2e5, 5e4, 100))
-    assert (table.layer_names, table.source) == (("conv", "pool", "linear"), "layers: made up")
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "message"),
-    [
-        (("schema",), 2, "schema version 2"),
-        (("layers",), [], "at least one"),
-        (("source",), {}, "source"),
-        (("input_bits",), 0, "input_bits"),
-        (("layers", 0, "flops"), -1, r"layers\[0\].flops"),
-        (("layers", 1, "bits"), "x", r"layers\[1\].bits"),
-        (("layers", 2, "name"), "", r"layers\[2\].name"),
-        (("layer",), [], "unknown field 'layer', did you mean 'layers'"),
-        (("layers",), [{"name": "none", "flops": 0, "bits": 1}], "no layer has any work"),
-    ],
-)
-def test_a_malformed_table_is_refused_by_name_of_the_field(tmp_path: Path, path: Any, value: Any, message: str) -> None:
-    content = json.loads(json.dumps(TINY))
-    place = content
-    for step in path[:-1]:
-        place = place[step]
-    place[path[-1]] = value
-    with pytest.raises(ValueError, match=message):
-        load_cut_table(write(tmp_path, content))
-
-
-def test_a_missing_or_broken_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"can't read cut table 'coknight-resnet'.*did you mean 'coknight_resnet'"):
-        load_cut_table("coknight-resnet")
-    for content in ("{", "[]", "null"):
-        with pytest.raises(ValueError, match=r"cut table .*network.json"):
-            load_cut_table(write(tmp_path, content))
 
 
 # --- Physics ---

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import timeit
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import scipy.stats
 from mec_jax import policy as module
 from mec_jax import policy_schema
 from mec_jax.policy import KIND, Categorical, Gaussian, Policy, load_policy, save_policy
+from tests.errors import error_of
 from tests.tolerance import FUNCTION, assert_acts, assert_says, close, said_by
 
 UES, CUTS, CHANNELS, SIZE = 3, 6, 2, 12
@@ -78,13 +79,6 @@ POLICY = Policy(ARRAYS, METADATA)
 
 def state(policy: Policy) -> object:
     return policy.metadata, {name: (array.dtype, array.tolist()) for name, array in policy.arrays.items()}
-
-
-def error_of(call: Callable[..., object], *args: Any) -> str:
-    with pytest.raises(ValueError) as caught:
-        call(*args)
-    assert type(caught.value) is ValueError and 10 < len(str(caught.value)) < 600
-    return str(caught.value)
 
 
 def extended(header: bytes) -> bytes:

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-import mec_jax
 from algos import ppo
 from algos.actor import actor_policy
 from algos.algorithms import make_env
@@ -27,6 +26,8 @@ from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.interop.foreign import as_problem
 from tests.toys import EACH_KIND, SPACE, Forever, Mixed, Target
+
+pytestmark = pytest.mark.slow
 
 KEY = jax.random.key(0)
 
@@ -201,20 +202,6 @@ def bandit() -> tuple[Any, Any, Any]:
     return env, ppo.make_trainer(env, config), env.default_params
 
 
-def test_training_in_one_program_equals_chunk_by_chunk(bandit: tuple) -> None:
-    _, trainer, params = bandit
-    hparams = as_arrays(ppo.HParams())
-    whole, metrics = jax.jit(trainer.train)(hparams, params, KEY)
-    state, run = jax.jit(trainer.init)(hparams, params, KEY), jax.jit(trainer.run)
-    returns = []
-    for _ in range(trainer.num_chunks):
-        state, chunk = run(state, hparams, params)
-        returns.append(chunk.episode_return)
-    np.testing.assert_allclose(np.concatenate(returns), metrics.episode_return, rtol=1e-4)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), state.actor, whole.actor)
-    assert trainer.num_frames == metrics.frames[-1] == 512
-
-
 def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(bandit: tuple) -> None:
     _, trainer, params = bandit
     keys = jax.random.split(KEY, 2)
@@ -250,8 +237,21 @@ def test_ppo_trains_on_every_kind_of_environment(name: str) -> None:
     assert env.action_space(params).contains(action)
 
 
-@pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", *mec_jax.registered_envs])
-def test_preset_suits_the_environment(name: str) -> None:
-    expected = {"CartPole-v1": "fast", "Pendulum-v1": "continuous", "MultiUEOffloading-v0": "hybrid"}
-    by_kind = "fast" if "Neuron" in name else "markov" if "Markov" in name else "game" if "Game" in name else "bandit"
-    assert preset_for(ppo.PRESETS, as_problem(gymnax.make(name)[0]).traits) == expected.get(name, by_kind)
+@pytest.mark.parametrize(
+    ("name", "preset"),
+    [
+        ("CartPole-v1", "fast"),
+        ("Pendulum-v1", "continuous"),
+        ("MultiUEOffloading-v0", "hybrid"),
+        ("MultiExitAllocation-v0", "bandit"),
+        ("MultiExitAllocation-Video-v0", "bandit"),
+        ("MultiExitAllocation-Markov-v0", "markov"),
+        ("MultiExitAllocation-Compressed-Markov-v0", "markov"),
+        ("NeuronAllocation-v0", "fast"),
+        ("NeuronAllocation-Slots-v0", "fast"),
+        ("NeuronSharing-v0", "fast"),
+        ("PartitionGame-v0", "game"),
+    ],
+)
+def test_preset_suits_the_environment(name: str, preset: str) -> None:
+    assert preset_for(ppo.PRESETS, as_problem(gymnax.make(name)[0]).traits) == preset

@@ -1,6 +1,5 @@
 import copy
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mec_jax.profiles import Profile, bundled_profiles, load_profile
+from tests.errors import error_of
 
 INPUT_BITS = 1204224.0  # 3x224x224 values of 8 bits
 
@@ -70,13 +70,6 @@ def user_file(folder: Path, content: object, name: str = "lenet.json") -> Path:
     path = folder / name
     path.write_text(json.dumps(content), encoding="utf-8")
     return path
-
-
-def error_of(name_or_path: str | os.PathLike[str]) -> str:
-    with pytest.raises(ValueError) as caught:
-        load_profile(name_or_path)
-    assert type(caught.value) is ValueError, "not a subclass with a message of its own"
-    return str(caught.value)
 
 
 def test_the_published_networks_are_bundled() -> None:
@@ -158,7 +151,7 @@ def test_bundled_name_wins_over_a_file_called_alike(tmp_path: Path, monkeypatch:
 
 
 def test_unknown_name_lists_the_names_and_the_nearest() -> None:
-    message = error_of("ResNet-18")
+    message = error_of(load_profile, "ResNet-18")
     assert "can't read profile 'ResNet-18'" in message
     assert "did you mean 'resnet18'? give the path of a readable JSON file" in message
     assert "mobilenetv2, resnet18, vgg11" in message
@@ -166,20 +159,20 @@ def test_unknown_name_lists_the_names_and_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0b", "\ud800", "\udc80", ".", "x" * 5000])
 def test_odd_names_are_no_profiles(name: str) -> None:
-    message = error_of(name)
+    message = error_of(load_profile, name)
     assert f"can't read profile {name!r}: " in message
     assert "mobilenetv2, resnet18, vgg11" in message
 
 
 @pytest.mark.parametrize("name", ["missing.json", "a\0b.json", "x" * 5000 + ".json"])
 def test_missing_or_impossible_path_is_named(tmp_path: Path, name: str) -> None:
-    message = error_of(str(tmp_path / name))
+    message = error_of(load_profile, str(tmp_path / name))
     assert "can't read profile" in message
     assert "give the path of a readable JSON file" in message
 
 
 def test_folder_is_no_profile(tmp_path: Path) -> None:
-    assert "can't read profile" in error_of(tmp_path)
+    assert "can't read profile" in error_of(load_profile, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +199,7 @@ def test_folder_is_no_profile(tmp_path: Path) -> None:
 def test_file_that_is_no_json_object_says_where_and_why(tmp_path: Path, data: bytes, said: str) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(data)
-    message = error_of(path)
+    message = error_of(load_profile, path)
     assert message.startswith(f"profile {str(path)!r}: ")
     assert said in message
     assert len(message) < 500
@@ -290,7 +283,7 @@ def without(*keys: str | int) -> Any:
 )
 def test_bad_field_is_named_with_what_it_must_be(tmp_path: Path, content: object, said: str) -> None:
     path = user_file(tmp_path, content)
-    message = error_of(path)
+    message = error_of(load_profile, path)
     assert message.startswith(f"profile {str(path)!r}: ")
     assert said in message
 
@@ -298,7 +291,7 @@ def test_bad_field_is_named_with_what_it_must_be(tmp_path: Path, content: object
 def test_number_too_large_for_a_float_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "large.json"
     path.write_text(json.dumps(USER_FILE).replace("0.0025", "1e999"))
-    assert "'local.time_s' must be finite and > 0, not inf" in error_of(path)
+    assert "'local.time_s' must be finite and > 0, not inf" in error_of(load_profile, path)
 
 
 def load_or_value_error(path: Path) -> None:

@@ -30,6 +30,8 @@ from mec_jax.render import offloading as chart
 from mec_jax.solvers import offloading
 from mec_jax.solvers.offloading.policies import baselines
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(7)
 ENV: MultiUEOffloading = mec_jax.make("MultiUEOffloading-v0", num_ues=3)[0]
 PARAMS: Params = ENV.params(tasks_mean=30, distance_min=20, distance_max=60, first_random=False)

@@ -17,6 +17,8 @@ from benchmarks.reproduce.mahppo import plan as plans
 from benchmarks.reproduce.mahppo.experiments import CoderSpeeds, Policies, Rulers, Scenario, Surrogate, Training
 from mec_jax.profiles import load_profile
 
+pytestmark = pytest.mark.slow
+
 TINY = Training(
     "tiny",
     Scenario(2),

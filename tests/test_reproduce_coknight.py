@@ -28,6 +28,8 @@ from benchmarks.reproduce.coknight.timeline import FITTED, V100, Curves, World
 from mec_jax.physics.partition_game import is_feasible
 from tests.patching import set_everywhere
 
+pytestmark = pytest.mark.slow
+
 ROWS = len(timeline.NETWORKS) + len(timeline.BANDWIDTHS)
 N = np.arange(1, timeline.MOST_ACTORS + 1)
 SIZES = (8, 16, 32)

@@ -33,6 +33,8 @@ from mec_jax.profiles.neurons import load_neuron_table
 from mec_jax.solvers import neuron_allocation as solvers
 from tests.patching import set_everywhere
 
+pytestmark = pytest.mark.slow
+
 ENV = NeuronAllocation()
 PAPER = panels.READINGS["32 bit, 20 Mbit/s"]
 FAST = panels.READINGS["8 bit, 1 Gbit/s"]

@@ -21,6 +21,8 @@ from mec_jax.solvers import multi_exit as solvers
 from mec_jax.solvers.multi_exit import policies
 from tests.patching import set_everywhere
 
+pytestmark = pytest.mark.slow
+
 BANDWIDTHS = (1, 5, 15, 30, 60, 100)
 METHODS = (OPTIMUM, ACO, SHARED_ACO, SPINN, DEVICE_ONLY, EDGE_ONLY, FIXED)
 

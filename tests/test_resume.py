@@ -30,6 +30,8 @@ from tests.test_cli import (
     train,
 )
 
+pytestmark = pytest.mark.slow
+
 RESULTS = ("comparison.json", "policy.npz", "curve.png")
 
 

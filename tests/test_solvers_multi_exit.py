@@ -21,6 +21,8 @@ from mec_jax.physics.multi_exit import Options, chosen, edge_shares, split_costs
 from mec_jax.solvers import multi_exit as solvers
 from mec_jax.solvers.multi_exit import bounds
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(7)
 
 

@@ -15,6 +15,8 @@ from mec_jax.physics.neuron_allocation import Devices, Pieces
 from mec_jax.profiles.neurons import load_neuron_table
 from mec_jax.solvers import neuron_allocation as solvers
 
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(3)
 IDS = ("NeuronAllocation-v0", "NeuronAllocation-Dynamic-v0", "NeuronAllocation-Slots-v0")
 
@@ -205,8 +207,8 @@ def test_latencies_of_systems_are_those_computed_by_hand() -> None:
     flops, bits = [4.0, 2.0, 6.0], [10.0, 3.0, 8.0, 0.0]
     assert solvers.mobile_only(flops, 2) == 6
     # Cuts after 0, 1, 2, 3 layers: 10 + 1.2, 2 + 3 + 0.8, 3 + 8 + 0.6, 6.
-    assert solvers.partition_offloading(flops, bits, speed=2, bandwidth=1, edge_speed=10) == pytest.approx(5.8)
-    assert solvers.partition_offloading(flops, bits, speed=2, bandwidth=1e-3, edge_speed=10) == 6
+    assert solvers.partition_offloading(flops, bits, speed=2, bandwidth=1, edge_speed=10).latency == pytest.approx(5.8)
+    assert solvers.partition_offloading(flops, bits, speed=2, bandwidth=1e-3, edge_speed=10) == (6, 12)
     # Two thirds of the work to the second device: its part starts at 4 of 12 FLOP.
     found = solvers.hierarchical(flops, [3.0, 8.0, 1.0], speed=[1, 2], bandwidth=[1, 0.5], table_overhead=0.25)
     assert found == pytest.approx(4 + 3 + 8 / 2 + 1 / 0.5 + 0.25)

@@ -14,6 +14,8 @@ from mec_jax.episodes import Episodes, evaluation_keys, play_episodes
 from mec_jax.solvers.offloading.policies import baselines, static
 from mec_jax.solvers.offloading.search import StaticSolution, best_static
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
+
 KEY = jax.random.key(0)
 PAIR = MultiUEOffloading(num_ues=2, num_channels=1)
 LOCAL_LATENCY, LOCAL_ENERGY = 0.045887, 0.045887 * 2.1454  # s, J per task

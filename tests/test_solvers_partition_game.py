@@ -1,7 +1,6 @@
 """Heuristics and optimum of the partition game: brute force, the paper's algorithm in plain Python, churn, episodes."""
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,9 @@ from mec_jax.solvers.partition_game import (
     play_defp,
     rulers,
 )
+from tests.documents import cut_table, write
+
+pytestmark = pytest.mark.slow
 
 HEURISTICS = {name: jax.jit(jax.vmap(heuristic)) for name, heuristic in benchmark.HEURISTICS.items()}
 ARRIVE = {"defp": jax.jit(defp_arrive), "igreedy": jax.jit(igreedy_arrive)}
@@ -325,18 +327,7 @@ def test_an_elastic_server_that_shrinks_sends_local_who_gives_up_least() -> None
 
 def small_network(folder: Path) -> Path:
     """A network of three layers, as many cuts compile slowly."""
-    layers = [("conv", 4e6, 2e5), ("conv", 8e6, 5e4), ("linear", 2e6, 1e3)]
-    content = {
-        "schema": 1,
-        "name": "small",
-        "description": "three layers",
-        "source": {"layers": "made up"},
-        "input_bits": 1e5,
-        "layers": [{"name": name, "flops": flops, "bits": bits} for name, flops, bits in layers],
-    }
-    path = folder / "small.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
+    return write(folder, cut_table(("conv", 4e6, 2e5), ("conv", 8e6, 5e4), ("linear", 2e6, 1e3)))
 
 
 def test_no_ruler_exceeds_the_optimum_and_a_plan_comes_closer_to_it_than_greed(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mec_jax.split.channels import split_channels
 from mec_jax.split.codec import decode, encode
 from mec_jax.split.exits import UNDECIDED, Answers, MultiExit
 from mec_jax.split.graph import CutGraph, split
+from tests.errors import error_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,13 +43,6 @@ def image(side: int, batch: int = 1) -> torch.Tensor:
 @functools.cache
 def graph_of(name: str) -> CutGraph:
     return CutGraph(network(name), image(SIDES[name]))
-
-
-def error_of(call: Any, *args: Any, **named: Any) -> str:
-    with pytest.raises(ValueError) as caught:
-        call(*args, **named)
-    assert type(caught.value) is ValueError and "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # Cut points

@@ -28,6 +28,7 @@ from mec_jax.split.codec import decode, encode
 from mec_jax.split.graph import CutGraph
 from mec_jax.split.policy import load_torch_policy
 from mec_jax.split.profile import choose_cuts, load_module, measure, write_profile
+from tests.errors import error_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,13 +72,6 @@ def measured(folder: Path) -> Path:
     """A profile of all cuts, as the command writes it."""
     command(folder, cuts=("all",)).run()
     return folder / "measured.json"
-
-
-def error_of(call: Any, *args: Any, **named: Any) -> str:
-    with pytest.raises(ValueError) as caught:
-        call(*args, **named)
-    assert type(caught.value) is ValueError
-    return str(caught.value)
 
 
 # What is measured

@@ -32,6 +32,8 @@ from mec_jax.solvers.policies import for_env, play_each
 from mec_jax.testing import ConformanceError, check_algorithm, check_env, check_solver
 from tests.toys import Target
 
+pytestmark = pytest.mark.slow
+
 ENV_ID, LEARNER = "FadingChannel-v0", "reinforce"
 SMALL: dict[str, dict[str, Any]] = {
     LEARNER: {"num_frames": 64, "num_envs": 4, "rollout": 4},

@@ -18,7 +18,7 @@ from gymnax.environments import environment
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Traits
+from mec_jax.contracts import Problem, Step, Traits
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import is_traced, parameter
 from mec_jax.physics.multi_exit import Costs, Options, chosen, edge_shares, split_costs, split_options
@@ -235,9 +235,7 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
         return self.observe(key, state, None, params), state
 
     @override
-    def step_env(
-        self, key: Array, state: State, action: AllocationAction, params: Params
-    ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+    def step_env(self, key: Array, state: State, action: AllocationAction, params: Params) -> Step[State]:
         split, share = self.valid_action(action)
         now = Situation(state.bandwidth, state.edge_speed, state.device_speed, state.split)
         costs = self.costs(now, AllocationAction(split, share), params)

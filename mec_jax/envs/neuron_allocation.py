@@ -17,7 +17,7 @@ from gymnax.environments import environment
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Traits
+from mec_jax.contracts import Step, Traits
 from mec_jax.envs.neurons import (
     BANDWIDTH_UNIT,
     DEVICE_FIELDS,
@@ -218,9 +218,7 @@ class NeuronAllocation(NeuronProblem[State, Params]):
         return self.observe(key, state, None, params), state
 
     @override
-    def step_env(
-        self, key: Array, state: State, action: Int[Array, ""], params: Params
-    ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+    def step_env(self, key: Array, state: State, action: Int[Array, ""], params: Params) -> Step[State]:
         layer, piece = self._layer(state), state.piece
         pieces, devices = self.pieces(layer, params), self.devices(state.context, params)
         now = (piece + 1) * params.decision_time

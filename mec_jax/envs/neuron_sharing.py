@@ -16,7 +16,7 @@ from gymnax.environments import environment
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Traits
+from mec_jax.contracts import Step, Traits
 from mec_jax.envs.neurons import (
     BANDWIDTH_UNIT,
     DEVICE_FIELDS,
@@ -188,9 +188,7 @@ class NeuronSharing(NeuronProblem[State, Params]):
         return self.observe(key, state, None, params), state
 
     @override
-    def step_env(
-        self, key: Array, state: State, action: Int[Array, ""], params: Params
-    ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+    def step_env(self, key: Array, state: State, action: Int[Array, ""], params: Params) -> Step[State]:
         devices, pieces = self.devices(state.context, params), self.all_pieces(state.layer, params)
         rules = Rules(params.resend_input, params.timeout_factor, params.decision_time)
         more_layers = state.layer + 1 < self.num_layers

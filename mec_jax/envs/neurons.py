@@ -216,11 +216,6 @@ class NeuronProblem[S: environment.EnvState, P: NeuronParams](Problem[S, P, Int[
         return {"reference_slowdown": nominal / self.num_layers, "lost_slowdown": 10 * nominal / pieces}
 
     @override
-    def is_truncated(self, state: S, params: P) -> Bool[Array, ""]:
-        # An inference that is over was not cut off.
-        return super().is_truncated(state, params) & ~self.is_terminated(state, params)
-
-    @override
     def action_space(self, params: P) -> spaces.Discrete:
         return spaces.Discrete(self.num_slots)
 

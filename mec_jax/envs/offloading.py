@@ -16,7 +16,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Traits
+from mec_jax.contracts import Problem, Step, Traits
 from mec_jax.files import check_count
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import parameter
@@ -228,9 +228,7 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
         return self.observe(key, state, None, params), state
 
     @override
-    def step_env(
-        self, key: Array, state: State, action: OffloadAction, params: Params
-    ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+    def step_env(self, key: Array, state: State, action: OffloadAction, params: Params) -> Step[State]:
         action = self.valid_action(action, params)
         given, clock = self.open_frame(state, action, params)
         frame = play_frame(given, clock)

@@ -17,7 +17,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Traits
+from mec_jax.contracts import Problem, Step, Traits
 from mec_jax.files import check_count
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import number, parameter
@@ -233,9 +233,7 @@ class PartitionGame(Problem[State, Params, Int[Array, ""]]):
         return self.observe(key, state, None, params), state
 
     @override
-    def step_env(
-        self, key: Array, state: State, action: Int[Array, ""], params: Params
-    ) -> tuple[Float[Array, " observation"], State, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+    def step_env(self, key: Array, state: State, action: Int[Array, ""], params: Params) -> Step[State]:
         context, turn = state.context, state.turn
         game = self.game(context.kind, params)
         allocation = take(game, state.allocation, turn, self.valid_action(action, game, state.allocation, turn))

@@ -5,10 +5,10 @@ from typing import Any, override
 import jax
 import jax.numpy as jnp
 from gymnax.environments import environment, spaces
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, PyTree
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Traits
+from mec_jax.contracts import Problem, Step, Traits
 from mec_jax.observations import ObservationTable, vector_table
 from mec_jax.spaces import DiscreteArray
 
@@ -70,7 +70,7 @@ class Foreign(Problem[environment.EnvState, environment.EnvParams, PyTree]):
     @override
     def step_env(
         self, key: Array, state: environment.EnvState, action: PyTree, params: environment.EnvParams
-    ) -> tuple[Array, environment.EnvState, Float[Array, ""], Bool[Array, ""], dict[str, Array]]:
+    ) -> Step[environment.EnvState]:
         return self.env.step_env(key, state, action, params)
 
     @override

@@ -236,13 +236,11 @@ def hierarchical(
     return Hierarchical(now, busy, interrupted)
 
 
-def offloaded(parts: Parts, bits: float, speed: float, bandwidth: float, edge_speed: float) -> tuple[float, float]:
+def offloaded(parts: Parts, bits: float, speed: float, bandwidth: float, edge_speed: float) -> solvers.Offloaded:
     """Latency (s) of partition-offloading, and FLOP that stay on the device."""
     cut_bits = np.append(parts.input_elements * bits, 0.0)
     cut_bits[0] = parts.input_elements[0] * min(bits, IMAGE_BITS)
-    done = np.append(0, np.cumsum(parts.flops))
-    best = np.argmin(done / speed + cut_bits / bandwidth + (done[-1] - done) / edge_speed)
-    return solvers.partition_offloading(parts.flops, cut_bits, speed, bandwidth, edge_speed), float(done[best])
+    return solvers.partition_offloading(parts.flops, cut_bits, speed, bandwidth, edge_speed)
 
 
 # Measuring

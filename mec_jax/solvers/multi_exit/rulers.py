@@ -1,6 +1,6 @@
 """What policies of `MultiExitAllocation-v0` and its variants are measured against."""
 
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from mec_jax.contracts import Column, Rulers, Solver
 from mec_jax.envs.multi_exit import MultiExitAllocation, Params
@@ -11,14 +11,8 @@ COLUMNS = (Column("cost", "cost", digits=4), Column("ms", "latency", 1e3), Colum
 """Measures in a table: means over devices and steps."""
 
 
-def rulers(env: MultiExitAllocation, params: Params, keys: Array) -> Rulers:
-    """The baselines and the bound, which in a bandit is the exact optimum.
-
-    Args:
-        env: The environment.
-        params: The scenario.
-        keys: Keys `[episode]`.
-    """
+def rulers(env: MultiExitAllocation, params: Params, keys: Key[Array, " episode"]) -> Rulers:
+    """The baselines and the bound, which in a bandit is the exact optimum."""
     name = "Optimum with free switches" if env.markov else "Exact optimum"
     played = play_baselines(env, params, keys) | {name: bound(env, params, keys)}
     return Rulers(played, zero="Random", one=name, bound=name)

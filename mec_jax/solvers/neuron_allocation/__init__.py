@@ -3,7 +3,13 @@
 from mec_jax.solvers.neuron_allocation.bounds import bound, episode_contexts
 from mec_jax.solvers.neuron_allocation.optimum import MAX_ASSIGNMENTS, LayerOptimum, layer_optimum
 from mec_jax.solvers.neuron_allocation.rulers import COLUMNS, SOLVER, rulers
-from mec_jax.solvers.neuron_allocation.systems import hierarchical, intra_layer, mobile_only, partition_offloading
+from mec_jax.solvers.neuron_allocation.systems import (
+    Offloaded,
+    hierarchical,
+    intra_layer,
+    mobile_only,
+    partition_offloading,
+)
 from mec_jax.solvers.neurons import (
     assignment_slowdowns,
     average,
@@ -19,6 +25,7 @@ __all__ = [
     "MAX_ASSIGNMENTS",
     "SOLVER",
     "LayerOptimum",
+    "Offloaded",
     "assignment_slowdowns",
     "average",
     "baselines",

@@ -1,11 +1,14 @@
 """Latency of the systems that Huang et al. 2022 (DeColla) compare, for one request; s."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
 from mec_jax.envs.neuron_allocation import NeuronAllocation, Params
 from mec_jax.episodes import play_episodes
+from mec_jax.physics.partition import cut_times, work_after, work_before
 from mec_jax.solvers.neurons import baselines
 
 
@@ -19,9 +22,16 @@ def mobile_only(flops: ArrayLike, speed: float) -> float:
     return float(np.sum(np.asarray(flops, float)) / speed)
 
 
+class Offloaded(NamedTuple):
+    """An inference cut between a device and the edge."""
+
+    latency: float  # s
+    device_flops: float  # FLOP before the cut
+
+
 def partition_offloading(
     flops: ArrayLike, cut_bits: ArrayLike, speed: float, bandwidth: float, edge_speed: float
-) -> float:
+) -> Offloaded:
     """The first s layers on a device and the others at an edge server, with the best s (Neurosurgeon):
     min over s of F_<=s / c + D_s / B + F_>s / f.
 
@@ -35,11 +45,13 @@ def partition_offloading(
     Raises:
         ValueError: If there is not one more cut than layers.
     """
-    done = np.concatenate([[0], np.cumsum(np.asarray(flops, float))])
-    bits = np.asarray(cut_bits, float)
-    if bits.shape != done.shape:
-        raise ValueError(f"cut_bits has shape {bits.shape}: it must be {done.shape}, one more than layers")
-    return float(np.min(done / speed + bits / bandwidth + (done[-1] - done) / edge_speed))
+    work, bits = np.asarray(flops, float), np.asarray(cut_bits, float)
+    before = work_before(work)
+    if bits.shape != before.shape:
+        raise ValueError(f"cut_bits has shape {bits.shape}: it must be {before.shape}, one more than layers")
+    latency = np.sum(cut_times(before, bits, work_after(work), speed, bandwidth, edge_speed), axis=0)
+    best = np.argmin(latency)
+    return Offloaded(float(latency[best]), float(before[best]))
 
 
 def hierarchical(

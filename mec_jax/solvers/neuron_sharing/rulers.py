@@ -1,6 +1,6 @@
 """What policies of `NeuronSharing-v0` are measured against."""
 
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from mec_jax.contracts import Column, Rulers, Solver
 from mec_jax.envs.neuron_sharing import NeuronSharing, Params
@@ -17,14 +17,8 @@ COLUMNS = (
 """Measures in a table: mean slowdown of a piece, latency of an inference, device use, pieces without a result."""
 
 
-def rulers(env: NeuronSharing, params: Params, keys: Array) -> Rulers:
-    """The baselines and the bound.
-
-    Args:
-        env: The environment.
-        params: The scenario.
-        keys: Keys `[episode]`.
-    """
+def rulers(env: NeuronSharing, params: Params, keys: Key[Array, " episode"]) -> Rulers:
+    """The baselines and the bound."""
     played = play_each(env, params, baselines(env), keys) | {"Lower bound": bound(env, params, keys)}
     return Rulers(played, zero="Random", one="Lower bound", bound="Lower bound")
 

@@ -4,7 +4,7 @@ from mec_jax.solvers.offloading.bounds import LowerBounds, least_energy, lower_b
 from mec_jax.solvers.offloading.plans import best_known, best_plan, play_plan
 from mec_jax.solvers.offloading.policies import all_edge, baselines, local, rotate, static, uniform
 from mec_jax.solvers.offloading.rulers import SOLVER, rulers
-from mec_jax.solvers.offloading.search import StaticSolution, best_rotation, best_static
+from mec_jax.solvers.offloading.search import StaticSolution, best_static
 
 __all__ = [
     "SOLVER",
@@ -14,7 +14,6 @@ __all__ = [
     "baselines",
     "best_known",
     "best_plan",
-    "best_rotation",
     "best_static",
     "least_energy",
     "local",

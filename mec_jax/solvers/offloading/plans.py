@@ -20,7 +20,7 @@ from mec_jax.contracts import Episodes, Policy
 from mec_jax.envs.offloading import MIN_POWER, MultiUEOffloading, OffloadAction, Params, State
 from mec_jax.episodes import evaluation_keys, play_episode, play_episodes, start_key, step_keys
 from mec_jax.solvers.offloading.policies import baselines, rotate, start_state, static
-from mec_jax.solvers.offloading.search import Measured, action_from_uniform, best_rotation, best_static, cheapest
+from mec_jax.solvers.offloading.search import Measured, action_from_uniform, best_static, cheapest
 
 KNOWN_PLANS = resources.files("mec_jax.solvers") / "data" / "offloading_plans.json"
 """The plans of `best_known`, written by `benchmarks.solvers.best_known`."""
@@ -183,7 +183,7 @@ def best_plan(
 
     def rotation(weight: Float[Array, ""]) -> OffloadAction:
         scenario = params.replace(beta=(weight * params.beta).astype(params.beta.dtype))
-        return best_rotation(env, scenario, rotation_key, "objective", **budget).action
+        return best_static(env, scenario, rotation_key, "objective", **budget, policy=rotate).action
 
     plans += [jax.tree.map(lambda x: _fit(x, frames), plan) for plan in starts]
     rotations = jax.vmap(lambda weight: record(rotate, rotation(weight)))(weights)

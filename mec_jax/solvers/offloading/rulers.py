@@ -1,7 +1,7 @@
 """What policies of `MultiUEOffloading-v0` are measured against."""
 
 import jax
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from mec_jax.contracts import Column, Rulers, Solver
 from mec_jax.envs.offloading import MultiUEOffloading, Params
@@ -18,14 +18,8 @@ COLUMNS = (
 """Measures in a table, and their savings against Local: time against its true time, and against its whole frames."""
 
 
-def rulers(env: MultiUEOffloading, params: Params, keys: Array) -> Rulers:
-    """The baselines, the best static action and, if one is stored, the best known plan.
-
-    Args:
-        env: The environment.
-        params: The scenario.
-        keys: Keys `[episode]`.
-    """
+def rulers(env: MultiUEOffloading, params: Params, keys: Key[Array, " episode"]) -> Rulers:
+    """The baselines, the best static action and, if one is stored, the best known plan."""
     played = play_each(env, params, baselines(env), keys)
     action = best_static(env, params, jax.random.key(0)).action
     played["Best static"] = play_episodes(env, params, static, action, keys)

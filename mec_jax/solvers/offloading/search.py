@@ -5,12 +5,12 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from mec_jax.contracts import Episodes, Policy
 from mec_jax.envs.offloading import MIN_POWER, MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import evaluation_keys, play_episode
-from mec_jax.solvers.offloading.policies import local, rotate, static
+from mec_jax.solvers.offloading.policies import local, static
 
 
 class StaticSolution(NamedTuple):
@@ -23,10 +23,10 @@ class StaticSolution(NamedTuple):
 
 Objective = Literal["return", "objective"]
 
-_SEARCH_STATICS = ("env", "objective", "num_episodes", "restarts", "generations", "population")
+_STATICS = ("env", "objective", "num_episodes", "restarts", "generations", "population", "policy")
 
 
-@partial(jax.jit, static_argnames=_SEARCH_STATICS)
+@partial(jax.jit, static_argnames=_STATICS)
 def best_static(
     env: MultiUEOffloading,
     params: Params,
@@ -36,7 +36,8 @@ def best_static(
     restarts: int = 4,
     generations: int = 60,
     population: int = 120,
-    episode_keys: Array | None = None,
+    episode_keys: Key[Array, " episode"] | None = None,
+    policy: Policy = static,
 ) -> StaticSolution:
     """Search for the best joint action to repeat in every frame, by evolution on the simulator.
 
@@ -58,63 +59,18 @@ def best_static(
         restarts: Number of independent searches, one after the other.
         generations: Generations of each.
         population: Actions of a generation, played at once.
-        episode_keys: Keys `[episode]` of the episodes to average over instead; traced.
+        episode_keys: Keys of the episodes to average over instead; traced.
+        policy: What plays a joint action: `static` repeats it, `rotate` reads it as its table.
 
     Raises:
         ValueError: If there is no such objective or the population is too small.
     """
-    keys = evaluation_keys(num_episodes) if episode_keys is None else episode_keys
-    return _best_action(static, env, params, key, objective, keys, restarts, generations, population)
-
-
-@partial(jax.jit, static_argnames=_SEARCH_STATICS)
-def best_rotation(
-    env: MultiUEOffloading,
-    params: Params,
-    key: Array,
-    objective: Objective = "return",
-    num_episodes: int = 1,
-    restarts: int = 4,
-    generations: int = 60,
-    population: int = 120,
-    episode_keys: Array | None = None,
-) -> StaticSolution:
-    """Search for the best table of `rotate`, as `best_static` does for the best constant action.
-
-    Args:
-        env: As in `best_static`, like all that follows.
-        params: The scenario.
-        key: Key of the search.
-        objective: What to search for.
-        num_episodes: Number of episodes to average over.
-        restarts: Number of independent searches.
-        generations: Generations of each.
-        population: Tables of a generation.
-        episode_keys: Keys of the episodes instead of `evaluation_keys`.
-
-    Raises:
-        ValueError: As in `best_static`.
-    """
-    keys = evaluation_keys(num_episodes) if episode_keys is None else episode_keys
-    return _best_action(rotate, env, params, key, objective, keys, restarts, generations, population)
-
-
-def _best_action(
-    policy: Policy,
-    env: MultiUEOffloading,
-    params: Params,
-    key: Array,
-    objective: Objective,
-    episode_keys: Array,
-    restarts: int,
-    generations: int,
-    population: int,
-) -> StaticSolution:
-    """Search for the best parameters of a policy whose parameters are one joint action (see `best_static`)."""
     if objective not in ("return", "objective"):
         raise ValueError(f"objective is {objective!r}: it must be 'return' or 'objective'")
     if population < 4:
         raise ValueError(f"population is {population}: it must be at least 4, as its best quarter breeds")
+    if episode_keys is None:
+        episode_keys = evaluation_keys(num_episodes)
     local_action = local(env, params, jnp.empty(0), key)
 
     def repeat(number: int) -> OffloadAction:

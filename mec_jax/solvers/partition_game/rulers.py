@@ -1,6 +1,6 @@
 """What policies of `PartitionGame-v0` are measured against."""
 
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from mec_jax.contracts import Column, Rulers, Solver
 from mec_jax.envs.partition_game import Params, PartitionGame
@@ -16,14 +16,8 @@ COLUMNS = (
 """Measures in a table: latency saved by all devices together, and the variances of cuts and of latencies saved."""
 
 
-def rulers(env: PartitionGame, params: Params, keys: Array) -> Rulers:
-    """The baselines, DEFP and the optimum.
-
-    Args:
-        env: The environment.
-        params: The scenario.
-        keys: Keys `[episode]`.
-    """
+def rulers(env: PartitionGame, params: Params, keys: Key[Array, " episode"]) -> Rulers:
+    """The baselines, DEFP and the optimum."""
     played = play_each(env, params, baselines(env), keys)
     played |= {"DEFP": play_defp(env, params, keys), "Optimum": bound(env, params, keys)}
     return Rulers(played, zero="Random", one="Optimum", bound="Optimum")
