@@ -20,7 +20,13 @@ ROOT = Path(__file__).resolve().parents[1]
 TIERS = {"fast": "not slow and not full", "default": "not full", "full": ""}
 """Marks that pytest selects; without any, all."""
 
-EVERYWHERE = ("tests/test_baseline.py", "tests/test_policy.py", "tests/test_split_policy.py")
+EVERYWHERE = (
+    *("tests/test_baseline.py", "tests/test_policy.py", "tests/test_split_policy.py"),
+    "tests/test_offloading.py::test_float32_repeats_each_recorded_frame",
+    "tests/test_offloading.py::test_float64_repeats_each_recorded_frame_from_the_command_line",
+    "tests/test_offloading.py::test_float64_replays_whole_recorded_episodes",
+    *("-k", "not rulers"),
+)
 """Tests across implementations and against recorded traces: what another machine's rounding could break."""
 
 MACHINES: Mapping[str, Mapping[str, str]] = {
@@ -55,7 +61,7 @@ def checks(tier: str, arguments: tuple[str, ...]) -> list[Check]:
     if tier != "full":
         return found
     for name, environment in MACHINES.items():
-        command = (*python, "pytest", "-m", "not full", *EVERYWHERE)
+        command = (*python, "pytest", "-m", TIERS["full"], *EVERYWHERE)
         found.append(Check(f"tests on {name}", command, {**OPTIMISED, **environment}))
     return found
 

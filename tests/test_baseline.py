@@ -54,7 +54,7 @@ def test_traces_are_as_before(env_id: str, traces: dict[str, np.ndarray]) -> Non
             assert_close(found, expected, TRACE_ROUNDINGS, name)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("run", RUNS, ids=baseline.run_name)
 def test_three_updates_move_the_parameters_as_before(run: RunConfig, parameters: dict[str, np.ndarray]) -> None:
     learned, _ = baseline.trained(run)
@@ -71,14 +71,10 @@ def test_three_updates_move_the_parameters_as_before(run: RunConfig, parameters:
         assert np.all(np.abs(value - expected) <= tolerance), name
 
 
-def cheap(entry: dict[str, Any]) -> bool:
-    return entry["env_id"] in ("MultiExitAllocation-v0", "NeuronAllocation-v0", "NeuronSharing-v0")
-
-
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     "entry",
-    [pytest.param(entry, marks=() if cheap(entry) else pytest.mark.full) for entry in RULERS],
+    RULERS,
     ids=lambda entry: entry["env_id"] + "".join(f"-{size}" for size in entry["static"].values()),
 )
 def test_rulers_and_bounds_are_as_before(entry: dict[str, Any]) -> None:

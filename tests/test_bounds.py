@@ -84,6 +84,7 @@ def test_bounds_hold_under_either_flag(flags: dict[str, bool]) -> None:
     assert bound.cost <= -played.episode_return[0]
 
 
+@pytest.mark.full
 def test_baselines_and_searches_never_beat_the_bounds() -> None:
     assert check(10, ues=[2]) == []
 

@@ -223,6 +223,7 @@ def test_command_line_trains_evaluates_and_reports_several_runs_without_rulers(t
     assert rows["PPO, fast"]["runs"] == 2 and "score" not in rows["PPO, fast"]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_episodes")
 def test_runs_with_other_hyper_parameters_are_not_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

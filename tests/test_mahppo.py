@@ -585,6 +585,7 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(trainer: mahpp
     assert len(traces) == 1
 
 
+@pytest.mark.full
 def test_a_single_ue_learns_to_offload() -> None:
     """The optimum is known: cut 1 at full power, 12.1 ms per task; local takes 45.9 ms."""
     env, params = mec_jax.make("MultiUEOffloading-v0", num_ues=1)

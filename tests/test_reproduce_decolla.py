@@ -1,8 +1,10 @@
 """The reproduction of DeColla's Figs. 5 and 6: systems against closed forms and simulations, verdicts, the page."""
 
 import dataclasses
+import functools
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -337,17 +339,20 @@ def learned(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learn as little as can be, on the testbed alone."""
-    monkeypatch.setattr(learning, "ENVIRONMENTS", learning.ENVIRONMENTS[:1])
-    monkeypatch.setattr(learning, "EARLY", 2)
-    monkeypatch.setattr(learning, "CHUNK", 1)
+@pytest.fixture(scope="module")
+def short() -> Iterator[None]:
+    """Learn as little as can be, on the testbed alone, and once."""
     small: dict[str, Any] = {"children": 2, "fitness_episodes": 1, "starts": 1, "episodes": 2, "trunk": (4,)}
-    for name in ("slots", "slots_drl"):
-        config, hparams, _ = drl_es.PRESETS[name]
-        kept = {"children": 0} if name == "slots_drl" else {}
-        monkeypatch.setitem(drl_es.PRESETS, name, Preset(dataclasses.replace(config, **{**small, **kept}), hparams))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning, "ENVIRONMENTS", learning.ENVIRONMENTS[:1])
+        patch.setattr(learning, "EARLY", 2)
+        patch.setattr(learning, "CHUNK", 1)
+        for name in ("slots", "slots_drl"):
+            config, hparams, _ = drl_es.PRESETS[name]
+            kept = {"children": 0} if name == "slots_drl" else {}
+            patch.setitem(drl_es.PRESETS, name, Preset(dataclasses.replace(config, **{**small, **kept}), hparams))
+        patch.setattr(learning, "first_returns", functools.cache(learning.first_returns))
+        yield
 
 
 @pytest.mark.usefixtures("short")
