@@ -1,5 +1,7 @@
 """The notebooks run from their first cell to their last."""
 
+import ast
+import importlib
 from pathlib import Path
 
 import nbformat
@@ -10,6 +12,19 @@ COLAB = Path(__file__).resolve().parents[1] / "colab"
 
 NOTEBOOKS = {"quickstart": (100_000, "[beta, seed, update]"), "export_to_pytorch": (40_960, "phone 2: cut after ")}
 """Frames to train for, and what only a whole run prints."""
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_a_notebook_imports_from_here_is_there(name: str) -> None:
+    cells = nbformat.read(COLAB / f"{name}.ipynb", as_version=4).cells
+    code = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    found = [node for node in ast.walk(code) if isinstance(node, ast.ImportFrom) and node.module]
+    ours = [node for node in found if str(node.module).split(".")[0] in ("mec_jax", "algos")]
+    assert len(ours) > 3
+    for node in ours:
+        module = importlib.import_module(str(node.module))
+        for alias in node.names:
+            assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
 
 
 @pytest.mark.full
