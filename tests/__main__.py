@@ -68,9 +68,10 @@ def checks(tier: str, arguments: tuple[str, ...]) -> list[Check]:
 
 def in_environments() -> list[Check]:
     """What needs environments of its own, which are made here and thrown away."""
+    script = ("bash", "tests/environments.sh")
     return [
-        Check("the wheel in an empty environment", ("bash", "tests/environments.sh", "wheel")),
-        Check(f"fast tests on {OTHER_PYTHON}", ("bash", "tests/environments.sh", OTHER_PYTHON), OPTIMISED),
+        Check("the wheel in an empty environment", (*script, "wheel")),
+        Check(f"fast tests on {OTHER_PYTHON}", (*script, OTHER_PYTHON, TIERS["fast"]), OPTIMISED),
     ]
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks in environments of their own, under the folder $MEC_JAX_TEMPORARY: `wheel`, or a Python to run the fast tests on.
+# Checks in environments of their own, under the folder $MEC_JAX_TEMPORARY: `wheel`, or a Python and the marks of the tests to run on it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -37,12 +37,12 @@ PY
     bare/bin/mec-jax evaluate run/policy.npz --episodes 4
 }
 
-fast_tests() {
+tests_on() {
     local python
     python=$(interpreter "$1")
     "$python" -m venv "$folder/other"
     "$folder/other/bin/pip" install -q -c constraints.txt -e '.[test]'
-    "$folder/other/bin/python" -m pytest -m "not slow and not full"
+    "$folder/other/bin/python" -m pytest -m "$2"
 }
 
-if [ "$1" = wheel ]; then wheel; else fast_tests "$1"; fi
+if [ "$1" = wheel ]; then wheel; else tests_on "$1" "$2"; fi

@@ -11,6 +11,6 @@ def error_of(call: Callable[..., Any], *args: Any, **named: Any) -> str:
     with pytest.raises(ValueError) as caught:
         call(*args, **named)
     message = str(caught.value)
-    quoted = sum(len(repr(arg)) for arg in args)  # what was given may be repeated
+    quoted = sum(len(arg) for arg in args if isinstance(arg, str))  # a name is repeated
     assert type(caught.value) is ValueError and 10 < len(message) < 600 + quoted and "\n" not in message
     return message

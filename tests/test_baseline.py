@@ -22,6 +22,10 @@ RETURN_ROUNDINGS = 512
 # a gradient's rounding errors below 100, and gradients are sums of some 64 terms of order 1.
 PARAMETER_TOLERANCE = 100 * 64 * EPS * 1e-2
 
+# Rulers whose long episodes, or what is searched on them, are others where rounding is: means of 16 episodes then moved
+# by up to 3.2 % and 0.6 % (without fused multiply-add, at 3, 5 and 10 UEs).
+CHAOTIC_RULERS = {"Random": 0.05, "Best static": 0.01}
+
 RULERS: list[dict[str, Any]] = json.loads((baseline.FOLDER / "rulers.json").read_text())
 RUNS = baseline.small_runs()
 with np.load(baseline.FOLDER / "traces.npz") as archive:
@@ -82,9 +86,8 @@ def test_rulers_and_bounds_are_as_before(entry: dict[str, Any]) -> None:
     assert list(found) == list(entry["returns"])
     for name, returns in found.items():
         before = np.array(entry["returns"][name])
-        if entry["env_id"] == baseline.CHAOTIC and name in ("Random", "Best static"):
-            # Long episodes are others on another machine, and what is searched on them is, too.
-            assert np.mean(returns) == pytest.approx(np.mean(before), rel=0.05), name
+        if entry["env_id"] == baseline.CHAOTIC and name in CHAOTIC_RULERS:
+            assert np.mean(returns) == pytest.approx(np.mean(before), rel=CHAOTIC_RULERS[name]), name
         else:
             assert_close(np.array(returns), before, RETURN_ROUNDINGS, name)
     if "lower_bounds" in entry:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import chex
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,6 @@ from algos.drl_es import Config, HParams, advantages, along_ranks, make_trainer,
 from algos.runs import as_arrays
 from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
-from mec_jax.interop.foreign import as_problem
 from mec_jax.observations import Slots
 from tests.toys import EACH_KIND, Forever, Target
 
@@ -165,26 +163,6 @@ def test_drl_es_trains_on_every_kind_of_environment(name: str) -> None:
     observation, _ = env.reset(KEY, params)
     action = actor_policy(env, config)((drl_es.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
-
-
-@pytest.mark.parametrize(
-    ("name", "preset"),
-    [
-        ("CartPole-v1", "fast"),
-        ("Pendulum-v1", "fast"),
-        ("MultiUEOffloading-v0", "fast"),
-        ("MultiExitAllocation-v0", "bandit"),
-        ("MultiExitAllocation-Compressed-v0", "bandit"),
-        ("MultiExitAllocation-Markov-v0", "fast"),
-        ("NeuronAllocation-v0", "slots"),
-        ("NeuronAllocation-Dynamic-v0", "slots"),
-        ("NeuronAllocation-Slots-v0", "crowd"),
-        ("NeuronSharing-v0", "sharing"),
-        ("PartitionGame-v0", "fast"),
-    ],
-)
-def test_preset_suits_the_environment(name: str, preset: str) -> None:
-    assert preset_for(drl_es.PRESETS, as_problem(gymnax.make(name)[0]).traits) == preset
 
 
 # Slots

@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import gymnax
 import pytest
 
 import mec_jax
 from algos.algorithms import algorithm, algorithms
-from mec_jax.contracts import Problem
+from mec_jax.contracts import Problem, preset_for
+from mec_jax.interop.foreign import as_problem
 from mec_jax.testing import check_algorithm
 from tests.toys import Target
 
@@ -25,6 +27,31 @@ SMALL: dict[str, tuple[Callable[[], Problem], dict[str, Any]]] = {
 
 def test_every_algorithm_is_covered() -> None:
     assert set(SMALL) == set(algorithms())
+
+
+@pytest.mark.parametrize(
+    ("name", "of_ppo", "of_drl_es"),
+    [
+        ("CartPole-v1", "fast", "fast"),
+        ("Pendulum-v1", "continuous", "fast"),
+        ("MultiUEOffloading-v0", "hybrid", "fast"),
+        ("MultiExitAllocation-v0", "bandit", "bandit"),
+        ("MultiExitAllocation-Video-v0", "bandit", "bandit"),
+        ("MultiExitAllocation-Compressed-v0", "bandit", "bandit"),
+        ("MultiExitAllocation-Markov-v0", "markov", "fast"),
+        ("MultiExitAllocation-Video-Markov-v0", "markov", "fast"),
+        ("MultiExitAllocation-Compressed-Markov-v0", "markov", "fast"),
+        ("NeuronAllocation-v0", "fast", "slots"),
+        ("NeuronAllocation-Dynamic-v0", "fast", "slots"),
+        ("NeuronAllocation-Slots-v0", "fast", "crowd"),
+        ("NeuronSharing-v0", "fast", "sharing"),
+        ("PartitionGame-v0", "game", "fast"),
+    ],
+)
+def test_the_default_preset_suits_the_environment(name: str, of_ppo: str, of_drl_es: str) -> None:
+    traits = as_problem(gymnax.make(name)[0]).traits
+    chosen = [preset_for(algorithm(learner).presets, traits) for learner in ("ppo", "drl_es")]
+    assert chosen == [of_ppo, of_drl_es]
 
 
 @pytest.mark.parametrize("name", SMALL)

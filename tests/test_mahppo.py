@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,7 +38,6 @@ HEADS = ("cut", "channel", "power")
 SMALL: dict[str, Any] = {"trunk": (16,), "head": 8, "critic": (16,)}
 
 # Compiling is most of the time these tests take; the programs are run once or twice, on little data.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def assert_trees_close(x: PyTree, y: PyTree, rtol: float = 1e-4, atol: float = 1e-6) -> None:
@@ -220,7 +218,7 @@ def test_heads_are_in_range(parameters: PyTree) -> None:
 def test_log_probabilities_and_entropies_equal_scipys(parameters: PyTree) -> None:
     policy, heads = apply_actors(Config(**SMALL), parameters)
 
-    @quick_jit
+    @jax.jit
     def evaluate(policy: distrax.Joint) -> tuple[OffloadAction, OffloadAction, OffloadAction]:
         action = policy.sample(seed=jax.random.key(0))
         entropy = OffloadAction(*(head.entropy() for head in policy.distributions))
@@ -241,7 +239,7 @@ def test_log_probabilities_and_entropies_equal_scipys(parameters: PyTree) -> Non
 def test_sampled_actions_follow_the_heads(parameters: PyTree) -> None:
     policy, heads = apply_actors(Config(**SMALL), parameters)
     number = 4000
-    action = quick_jit(lambda policy: policy.sample(seed=jax.random.key(1), sample_shape=(number,)))(policy)
+    action = jax.jit(lambda policy: policy.sample(seed=jax.random.key(1), sample_shape=(number,)))(policy)
     for name in ("cut", "channel"):
         p = special.softmax(getattr(heads, name), axis=-1)
         share = np.stack([(np.asarray(getattr(action, name)) == i).mean(0) for i in range(p.shape[-1])], -1)
@@ -255,13 +253,13 @@ def test_policy_of_the_evaluation_plays_the_heads(parameters: PyTree) -> None:
     config = Config(**SMALL)
     _, heads = apply_actors(config, parameters)
     numbers = ENV.params(power_max=POWER_MAX)
-    likeliest = quick_jit(make_policy(ENV, config, deterministic=True))
+    likeliest = jax.jit(make_policy(ENV, config, deterministic=True))
     for i in range(3):
         action = likeliest((parameters, numbers), OBSERVATION[i], jax.random.key(i))
         np.testing.assert_array_equal(action.cut, heads.cut[i].argmax(-1))
         np.testing.assert_array_equal(action.channel, heads.channel[i].argmax(-1))
         np.testing.assert_allclose(action.power, heads.mean[i], rtol=1e-5)
-    sampled = quick_jit(make_policy(ENV, config))
+    sampled = jax.jit(make_policy(ENV, config))
     first, second, again = (
         sampled((parameters, numbers), OBSERVATION[0], jax.random.key(seed)).power for seed in (0, 1, 0)
     )
@@ -371,9 +369,9 @@ def recorder_config(**changes: Any) -> Config:
 
 def one_update(config: Config, hparams: HParams, updates_done: int) -> tuple[TrainState, TrainState, mahppo.Metrics]:
     trainer = make_trainer(RECORDER, config)
-    before = quick_jit(trainer.init)(hparams, NUMBERS, jax.random.key(0))
+    before = jax.jit(trainer.init)(hparams, NUMBERS, jax.random.key(0))
     before = before._replace(update=jnp.asarray(updates_done, jnp.int32))
-    after, metrics = quick_jit(trainer.run)(before, hparams, NUMBERS)
+    after, metrics = jax.jit(trainer.run)(before, hparams, NUMBERS)
     return before, after, jax.tree.map(lambda x: x[0], metrics)
 
 
@@ -391,7 +389,7 @@ class Plain(NamedTuple):
 def plain_rollout(config: Config, hparams: HParams, before: TrainState, after: TrainState) -> Plain:
     record: Record = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), after.env_state[1])  # [frame, env]
     observation = jnp.concatenate([before.observation[None], record.observation[:-1]])
-    critic = quick_jit(MLP((*config.critic, 1)).apply)
+    critic = jax.jit(MLP((*config.critic, 1)).apply)
     value, next_value = (np.asarray(critic(before.critic, x))[..., 0] for x in (observation, record.final_observation))
     done = np.asarray(record.terminated | record.truncated)
     advantage, target = plain_advantages(config, hparams, record.reward, record.terminated, done, value, next_value)
@@ -446,7 +444,7 @@ def test_an_update_equals_a_plain_one(ratio: Any, advantage: Any, value_target: 
     config = recorder_config(ratio=ratio, advantage=advantage, value_target=value_target, power_std=power_std)
     before, after, metrics = one_update(config, HPARAMS, updates_done=2)
     rollout = plain_rollout(config, HPARAMS, before, after)
-    old, _ = quick_jit(plain_heads, static_argnums=0)(config, before.actors, rollout)
+    old, _ = jax.jit(plain_heads, static_argnums=0)(config, before.actors, rollout)
     h = HPARAMS
     # Half of the updates are done.
     weights = jnp.stack([h.entropy, h.entropy, h.power_entropy]) * (1 + h.final_entropy) / 2
@@ -476,7 +474,7 @@ def test_an_update_equals_a_plain_one(ratio: Any, advantage: Any, value_target: 
     def descend(loss: Callable, parameters: PyTree, lr: Any) -> tuple[PyTree, list[Array], list[Array]]:
         optimiser = optax.chain(optax.clip_by_global_norm(h.max_grad_norm), optax.adam(lr * lr_scale, eps=h.adam_eps))
 
-        @quick_jit
+        @jax.jit
         def step(parameters: PyTree, state: PyTree) -> tuple:
             (value, extra), gradient = jax.value_and_grad(loss, has_aux=True)(parameters)
             change, state = optimiser.update(gradient, state)
@@ -547,7 +545,7 @@ def trainer() -> mahppo.Trainer:
 
 @pytest.fixture(scope="module")
 def train(trainer: mahppo.Trainer) -> Callable[..., tuple[TrainState, mahppo.Metrics]]:
-    return quick_jit(trainer.train)
+    return jax.jit(trainer.train)
 
 
 def test_counts_of_a_run(trainer: mahppo.Trainer) -> None:
@@ -563,7 +561,7 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(trainer: mahpp
         traces.append(key.shape)
         return trainer.train(hparams, params, key)
 
-    @quick_jit
+    @jax.jit
     @jax.vmap
     def problem(number: Array) -> tuple[HParams, Params, Array]:
         """Other values of everything that is traced and usually swept."""
@@ -573,13 +571,15 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(trainer: mahpp
         )
         return hparams, OFFLOADING.params(beta=beta, power_max=power, noise=1e-9 * noise), jax.random.key(number)
 
-    lane = quick_jit(lambda lanes, i: jax.tree.map(lambda x: x[i], lanes))
-    sweep = quick_jit(jax.vmap(traced))
+    lane = jax.jit(lambda lanes, i: jax.tree.map(lambda x: x[i], lanes))
+    sweep = jax.jit(jax.vmap(traced))
     problems = problem(jnp.arange(3))
     results = sweep(*problems)
     for i in range(3):
         assert_trees_close(lane(results, i), train(*lane(problems, i)), rtol=2e-3, atol=2e-4)
-    losses = np.asarray(results[1].critic_loss)
+    state, metrics = results
+    assert (state.update == 6).all() and metrics.frames[0].tolist() == [32 * (i + 1) for i in range(6)]
+    losses = np.asarray(metrics.critic_loss)
     assert not np.isclose(losses[0], losses[1:]).any()
     sweep(*problem(jnp.arange(3, 6)))
     assert len(traces) == 1

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, override
 
 import chex
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +23,6 @@ from algos.rollout import Transition, gae
 from algos.runs import as_arrays
 from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
-from mec_jax.interop.foreign import as_problem
 from tests.toys import EACH_KIND, SPACE, Forever, Mixed, Target
 
 pytestmark = pytest.mark.slow
@@ -216,6 +214,7 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(bandit: tuple)
         return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(rates, keys)
 
     state, metrics = sweep(rates, keys)
+    assert (metrics.frames[..., -1] == 512).all() and trainer.num_frames == 512
     sweep(2 * rates, keys)
     assert metrics.episode_return.shape == (2, 2, 16)
     alone, _ = jax.jit(trainer.train)(as_arrays(ppo.HParams(actor_lr=1e-2)), params, keys[0])
@@ -235,23 +234,3 @@ def test_ppo_trains_on_every_kind_of_environment(name: str) -> None:
     observation, _ = env.reset(KEY, params)
     action = actor_policy(env, config)((ppo.learned(state), params), observation, KEY)
     assert env.action_space(params).contains(action)
-
-
-@pytest.mark.parametrize(
-    ("name", "preset"),
-    [
-        ("CartPole-v1", "fast"),
-        ("Pendulum-v1", "continuous"),
-        ("MultiUEOffloading-v0", "hybrid"),
-        ("MultiExitAllocation-v0", "bandit"),
-        ("MultiExitAllocation-Video-v0", "bandit"),
-        ("MultiExitAllocation-Markov-v0", "markov"),
-        ("MultiExitAllocation-Compressed-Markov-v0", "markov"),
-        ("NeuronAllocation-v0", "fast"),
-        ("NeuronAllocation-Slots-v0", "fast"),
-        ("NeuronSharing-v0", "fast"),
-        ("PartitionGame-v0", "game"),
-    ],
-)
-def test_preset_suits_the_environment(name: str, preset: str) -> None:
-    assert preset_for(ppo.PRESETS, as_problem(gymnax.make(name)[0]).traits) == preset
