@@ -39,7 +39,7 @@ def test_a_table_of_cuts_is_read_from_a_file(tmp_path: Path) -> None:
         ),
         (load_neuron_table, replaced(NEURONS, "layers.0.neurons", 1.5), r"layers\[0\].neurons' must be a whole number"),
         (load_neuron_table, replaced(NEURONS, "layers.1.neuron_flops", 0), r"layers\[1\].neuron_flops"),
-        (load_neuron_table, replaced(NEURONS, "layers.2.own_inputs", 1), r"layers\[2\].own_inputs' must be true or"),
+        (load_neuron_table, replaced(NEURONS, "layers.2.own_inputs", 1), r"\[2\].own_inputs' must be true or false"),
         (load_cut_table, replaced(CUTS, "input_bits", 0), "input_bits"),
         (load_cut_table, replaced(CUTS, "layers.0.flops", -1), r"layers\[0\].flops"),
         (load_cut_table, replaced(CUTS, "layers.1.bits", "x"), r"layers\[1\].bits"),
