@@ -3,11 +3,11 @@
 One actor per UE with its own parameters, all reading the global state, and one critic. Each actor has a categorical
 head for the cut point, one for the channel and a Gaussian one for the transmit power.
 
-Where the paper and the authors' public code differ, `Config` names both; `REFERENCE` follows the code and `FAST` is
-tuned for wall time on a CPU.
+Where the paper and the authors' public code differ, `Config` names both; `REFERENCE` follows the code, `PAPER` the
+print, and `FAST` is tuned for wall time on a CPU.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -21,7 +21,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
-from algos.networks import MLP, StackedDense, init_parameters
+from algos.networks import MLP, StackedDense, init_parameters, init_uniform
 from algos.rollout import Ended, Transition, discounted_sum, play, start
 from algos.updates import ActorCritic, Metrics, Rollouts, check_counts, in_chunks, learn, schedule, shuffled
 from mec_jax.contracts import Algorithm, Network, Policy, Preset, Problem, Trainer
@@ -58,6 +58,8 @@ class Config(Rollouts):
     """Minibatches without replacement, or each drawn anew with replacement (paper and reference)."""
     power_std: Literal["softplus", "sigmoid"] = "softplus"
     """Activation of the standard deviation of the power head (reference: softplus)."""
+    initial: Literal["he", "uniform"] = "he"
+    """He-normal kernels and nearly uniform policies, or uniform kernels and biases, PyTorch's default (reference)."""
 
 
 @struct.dataclass
@@ -93,6 +95,22 @@ REFERENCE = Preset(
 )
 """The authors' code: buffer 1024, 80 minibatches of 256, two Adams without clipping."""
 
+PAPER = Preset(
+    replace(
+        REFERENCE.config,
+        num_frames=500_000,
+        updates_per_chunk=4,
+        ratio="joint",
+        value_target="monte_carlo",
+        advantage="paper",
+        initial="uniform",
+    ),
+    REFERENCE.hparams,
+)
+"""As printed: eq. 15, 17 to 20 and Algorithm 1, 500 000 frames (Figs. 8 to 12; the text says 50 000), reuse 20
+(Fig. 9; section 6.3.1 says 10). What the paper leaves open (Adam, initialisation, the activation of the standard
+deviation) is the authors' code's. The reward is the environment's, whose `paper_reward` is eq. 12."""
+
 FAST = Preset(
     Config(
         num_frames=900_000,
@@ -108,7 +126,7 @@ FAST = Preset(
 )
 """Many environments, larger batches, smaller networks."""
 
-PRESETS = {"fast": FAST, "reference": REFERENCE}
+PRESETS = {"fast": FAST, "reference": REFERENCE, "paper": PAPER}
 
 
 class Actors(nn.Module):
@@ -237,8 +255,13 @@ def make_trainer(env: Problem, config: Config) -> Trainer:
         key, actor_key, critic_key, reset_key = jax.random.split(key, 4)
         env_state, observation, episode_return = start(env, env_params, reset_key, config.num_envs)
         heads = ("cut_1", "channel_1", "power_1")
-        actor_params = init_parameters(actors, actor_key, observation[:1], env_params.power_max, small=heads)
-        critic_params = init_parameters(critic, critic_key, read(config.inputs, observation[:1]))
+        actor_inputs, critic_input = (observation[:1], env_params.power_max), read(config.inputs, observation[:1])
+        if config.initial == "he":
+            actor_params = init_parameters(actors, actor_key, *actor_inputs, small=heads)
+            critic_params = init_parameters(critic, critic_key, critic_input)
+        else:
+            actor_params = init_uniform(actors, actor_key, *actor_inputs)
+            critic_params = init_uniform(critic, critic_key, critic_input)
         adam = optax.scale_by_adam(eps=hparams.adam_eps)
         return TrainState(
             actor_params,

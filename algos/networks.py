@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import flax.linen as nn
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
@@ -43,6 +44,21 @@ class MLP(nn.Module):
         for features in self.features[:-1]:
             x = ACTIVATIONS[self.activation](nn.Dense(features)(x))
         return nn.Dense(self.features[-1])(x)
+
+
+def init_uniform(module: nn.Module, key: Array, *inputs: Any) -> PyTree:
+    """Parameters as PyTorch's `Linear` draws them: kernels and biases uniform in +-1 / sqrt(inputs of the layer).
+
+    Arguments and layout as of `init_parameters`.
+    """
+    shapes = flax.traverse_util.flatten_dict(jax.eval_shape(module.init, key, *inputs))
+    bounds = {path[:-1]: 1 / math.sqrt(leaf.shape[-2]) for path, leaf in shapes.items() if path[-1] == "kernel"}
+    keys = jax.random.split(key, len(shapes))
+    drawn = {
+        path: bounds[path[:-1]] * jax.random.uniform(key, leaf.shape, minval=-1)
+        for key, (path, leaf) in zip(keys, shapes.items(), strict=True)
+    }
+    return flax.traverse_util.unflatten_dict(drawn)
 
 
 def init_parameters(module: nn.Module, key: Array, *inputs: Any, small: Collection[str] = ()) -> PyTree:

@@ -1,8 +1,11 @@
 """Verdicts on claims about results.
 
 A verdict is computed, and each function says with which threshold. Intervals are 95 % bootstrap intervals over seeds.
+What is plainly said to hold does so with the whole interval, and beyond a threshold that is smaller than the effect:
+else the claim could not have failed.
 """
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +18,9 @@ from mec_jax.statistics import bootstrap_interval
 SIGNIFICANT_RANK = 0.5
 """Least lower end of the interval of a rank correlation that counts as a trend."""
 
+STEADY = 0.05
+"""Largest change from the last fifth but one of a curve to the last, of its end value, of what has converged."""
+
 
 class Status(StrEnum):
     """What a verdict can be."""
@@ -22,6 +28,7 @@ class Status(StrEnum):
     HOLDS = "holds"
     ONLY_WHEN = "holds only when"
     FAILS = "does not hold"
+    UNDETERMINED = "undetermined"
     NOT_PUBLIC = "needs what is not public"
     NOT_RUN = "not run"
 
@@ -138,20 +145,75 @@ def in_part(holds: Collection[bool], part: str, text: str) -> Verdict:
     return Verdict(Status.ONLY_WHEN, part) if any(holds) else Verdict(Status.FAILS, text)
 
 
-def converged(x_name: str, x: Sequence[float], curves: Sequence[np.ndarray], local: float) -> Verdict:
-    """Holds for curves [seed, chunk] whose mean changes little from the last fifth but one to the last fifth.
-
-    Little: a tenth of its rise since before training, or a twentieth of Local's return.
+def converged(x_name: str, x: Sequence[float], curves: Sequence[np.ndarray]) -> Verdict:
+    """Holds for curves [seed, chunk] that no longer change: the whole interval of the change from the last fifth but
+    one to the last lies within `STEADY` of the end value.
     """
     holds, words = [], []
     for curve in curves:
-        mean, fifth = curve.mean(0), _fifth(curve)
-        end, before = mean[-fifth:].mean(), mean[-2 * fifth : -fifth].mean()
-        holds.append(abs(end - before) <= max(0.1 * abs(end - mean[0]), 0.05 * abs(local)))
-        words.append(f"{mean[0]:.2f} → {before:.2f} → {end:.2f}")
-    return by_point(
-        x_name, x, holds, f"return before training → fifth before the last → last fifth: {'; '.join(words)}"
-    )
+        fifth = _fifth(curve)
+        end, before = end_value(curve), curve[:, -2 * fifth : -fifth].mean(1)
+        change = (end - before) / abs(end.mean())
+        low, high = interval(change)
+        holds.append(max(abs(low), abs(high)) <= STEADY)
+        words.append(f"{100 * change.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]")
+    about = f"change over the last fifth in % of the end value: {', '.join(words)}"
+    return by_point(x_name, x, holds, f"{about} at {x_name} = {', '.join(f'{value:g}' for value in x)}")
+
+
+def monotone(
+    x_name: str, x: Sequence[float], values: np.ndarray, rising: bool, unit: str, scale: float = 1
+) -> Verdict:
+    """Holds if values [point, seed] rise (or fall) at every step: the whole interval of each difference lies on that
+    side. Holds only from some x on, if that is so of at least two steps there.
+    """
+    sign = 1 if rising else -1
+    lows = [difference_interval(sign * after, sign * before)[0] for before, after in itertools.pairwise(values)]
+    right = [low > 0 for low in lows]
+    text = series(x_name, x, values, unit, scale)
+    if all(right):
+        return Verdict(Status.HOLDS, text)
+    first = max(step for step, held in enumerate(right) if not held) + 1
+    if len(right) - first >= 2:
+        return Verdict(Status.ONLY_WHEN, f"{x_name} is at least {x[first]:g}: {text}")
+    return Verdict(Status.FAILS, text)
+
+
+def in_settings(verdicts: Mapping[str, Verdict], default: str) -> Verdict:
+    """Of a claim judged over the range of what a paper leaves out, by setting: what it is everywhere, or, if it holds
+    in some settings and does not hold in others, undetermined; else it holds in part.
+
+    Args:
+        verdicts: By setting.
+        default: The setting whose numbers are told.
+    """
+    text = f"with {default}: {verdicts[default].text}"
+    names: dict[Status, list[str]] = {}
+    for name, verdict in verdicts.items():
+        names.setdefault(verdict.status, []).append(name)
+    if len(names) == 1:
+        status = next(iter(names))
+        return Verdict(status, f"{verdicts[default].text} (so in all {len(verdicts)} settings)")
+    parts = "; ".join(f"{status} with {', '.join(found)}" for status, found in names.items())
+    flips = Status.HOLDS in names and Status.FAILS in names
+    return Verdict(Status.UNDETERMINED if flips else Status.ONLY_WHEN, f"{parts}. {text[0].upper()}{text[1:]}")
+
+
+def nearer(cases: Mapping[str, tuple[float, float, float]], about: str = "") -> Verdict:
+    """Holds for what lies nearer to the number that is claimed than to the one if there were no such effect.
+
+    Args:
+        cases: Found, claimed and without the effect, by name.
+        about: What these are.
+    """
+    judged = {
+        name: (
+            abs(found - claimed) < abs(found - without),
+            f"{found:.3g} for {claimed:.3g}, {without:.3g} without the effect",
+        )
+        for name, (found, claimed, without) in cases.items()
+    }
+    return by_case(judged, about)
 
 
 def greater(more: np.ndarray, less: np.ndarray, names: tuple[str, str], unit: str = "", scale: float = 1) -> Verdict:

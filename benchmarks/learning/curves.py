@@ -50,7 +50,7 @@ _ES = ("slots", "slots_drl")
 
 TASKS = (
     *(Task("mahppo", "fast", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5, 10)),
-    *(Task("mahppo", "reference", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
+    *(Task("mahppo", name, "MultiUEOffloading-v0", {"num_ues": n}, 5) for name in ("reference", "paper") for n in (3, 5)),
     *(Task("ppo", "hybrid", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "bandit", f"MultiExitAllocation{variant}-v0", {}, 10) for variant in ("", "-Video", "-Compressed")),
     *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 5) for v in ("", "-Video", "-Compressed")),
@@ -123,11 +123,17 @@ def main(argv: list[str] | None = None) -> None:
     what.add_argument("--only", choices=[task.name for task in TASKS], nargs="+", metavar="TASK", help="train these")
     what.add_argument("--missing", action="store_true", help="train all that was not measured yet")
     parser.add_argument("--frames", type=int, help="of each run, instead of the preset's")
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        default=CURVE_EPISODES,
+        help="of each evaluation during training, as many as the other curves of the problem (default: %(default)s)",
+    )
     args = parser.parse_args(argv)
     for task in TASKS:
         path = args.out / f"{task.name}.json"
         if task.name in (args.only or ()) or (args.missing and not path.exists()):
-            result = train(task, args.frames)
+            result = train(task, args.frames, args.episodes)
             write_result(path, json.dumps(result) + "\n")
             print(task.name, np.round(result["episodes"]["episode_return"], 4).tolist(), result["seconds"], flush=True)
 
