@@ -161,22 +161,21 @@ def converged(x_name: str, x: Sequence[float], curves: Sequence[np.ndarray]) -> 
     return by_point(x_name, x, holds, f"{about} at {x_name} = {', '.join(f'{value:g}' for value in x)}")
 
 
-def monotone(
-    x_name: str, x: Sequence[float], values: np.ndarray, rising: bool, unit: str, scale: float = 1
-) -> Verdict:
-    """Holds if values [point, seed] rise (or fall) at every step: the whole interval of each difference lies on that
-    side. Holds only from some x on, if that is so of at least two steps there.
+def monotone(x_name: str, x: Sequence[float], values: np.ndarray, rising: bool, unit: str, scale: float = 1) -> Verdict:
+    """Holds if values [point, seed] rise (or fall): at no step the whole interval of the difference lies on the other
+    side, and at two at least it lies on that side. Holds only from some x on, if that is so there.
     """
     sign = 1 if rising else -1
-    lows = [difference_interval(sign * after, sign * before)[0] for before, after in itertools.pairwise(values)]
-    right = [low > 0 for low in lows]
+    steps = [difference_interval(sign * after, sign * before) for before, after in itertools.pairwise(values)]
     text = series(x_name, x, values, unit, scale)
-    if all(right):
-        return Verdict(Status.HOLDS, text)
-    first = max(step for step, held in enumerate(right) if not held) + 1
-    if len(right) - first >= 2:
-        return Verdict(Status.ONLY_WHEN, f"{x_name} is at least {x[first]:g}: {text}")
-    return Verdict(Status.FAILS, text)
+    first = max((step + 1 for step, (_, high) in enumerate(steps) if high < 0), default=0)
+    if sum(low > 0 for low, _ in steps[first:]) < 2:
+        return Verdict(Status.FAILS, text)
+    return (
+        Verdict(Status.ONLY_WHEN, f"{x_name} is at least {x[first]:g}: {text}")
+        if first
+        else Verdict(Status.HOLDS, text)
+    )
 
 
 def in_settings(verdicts: Mapping[str, Verdict], default: str) -> Verdict:
@@ -227,7 +226,9 @@ def greater(more: np.ndarray, less: np.ndarray, names: tuple[str, str], unit: st
 
 
 def together(parts: Mapping[str, Verdict]) -> Verdict:
-    """Of a claim about several things, by name: holds for all, for some, or for none."""
+    """Of a claim about several things, by name: holds for all, for some, or for none; and then the first that is so of
+    any, of not holding, being undetermined, needing what is not public, not having been run.
+    """
     text = "; ".join(f"{name}: {part.text}" for name, part in parts.items())
     statuses = {part.status for part in parts.values()}
     if len(statuses) == 1 and Status.ONLY_WHEN not in statuses:
@@ -236,6 +237,8 @@ def together(parts: Mapping[str, Verdict]) -> Verdict:
         f"{name} ({'holds in part' if part.status is Status.ONLY_WHEN else part.status})"
         for name, part in parts.items()
     )
+    if statuses.isdisjoint({Status.HOLDS, Status.ONLY_WHEN}):
+        return Verdict(next(status for status in Status if status in statuses), f"{each}. {text}")
     return Verdict(Status.ONLY_WHEN, f"taken apart, {each}. {text}")
 
 

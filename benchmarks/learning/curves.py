@@ -50,7 +50,11 @@ _ES = ("slots", "slots_drl")
 
 TASKS = (
     *(Task("mahppo", "fast", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5, 10)),
-    *(Task("mahppo", name, "MultiUEOffloading-v0", {"num_ues": n}, 5) for name in ("reference", "paper") for n in (3, 5)),
+    *(
+        Task("mahppo", name, "MultiUEOffloading-v0", {"num_ues": n}, 5)
+        for name in ("reference", "paper")
+        for n in (3, 5)
+    ),
     *(Task("ppo", "hybrid", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "bandit", f"MultiExitAllocation{variant}-v0", {}, 10) for variant in ("", "-Video", "-Compressed")),
     *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 5) for v in ("", "-Video", "-Compressed")),

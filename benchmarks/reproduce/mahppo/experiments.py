@@ -23,6 +23,7 @@ from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import evaluation_keys, play_episode, play_episodes
 from mec_jax.profiles import load_profile
 from mec_jax.solvers.offloading import baselines, best_static, static
+from mec_jax.solvers.offloading.plans import best_known
 
 EVALUATION_EPISODES = 16
 """After every chunk of a training."""
@@ -212,6 +213,29 @@ def env_fields(env: MultiUEOffloading, point: dict[str, Any]) -> dict[str, jax.A
     """The fields of a point in the shapes of `Params`."""
     params = env.params(**point)
     return {name: getattr(params, name) for name in point}
+
+
+@dataclass(frozen=True)
+class KnownPlans:
+    """The best plans known of the evaluation scenario (`mec_jax.solvers.offloading.plans`)."""
+
+    name: str
+    profiles: tuple[str, ...]
+    sizes: tuple[int, ...]  # N
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Look them up.
+
+        Returns:
+            `plans` by profile and N, where there is one: `latency` (s) and `energy` (J) per task.
+        """
+        plans: dict[str, dict[str, dict[str, float]]] = {profile: {} for profile in self.profiles}
+        for profile in self.profiles:
+            for n in self.sizes:
+                env, params = Scenario(n, profile).make(folder)
+                if (known := best_known(env, env.evaluation_params(params))) is not None:
+                    plans[profile][str(n)] = {"latency": rounded(known.latency), "energy": rounded(known.energy)}
+        return {"plans": plans}
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,18 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.harness.experiments import NotMeasured, Results
+from benchmarks.harness.experiments import Results
+from benchmarks.learning.leaderboard import RECORDED
+from benchmarks.reproduce.mahppo.beyond_the_paper import AUTHORS, PRESET_SIZES, PRINTED, STATIC
 from benchmarks.reproduce.mahppo.claims import JALAD, RULERS, TRAINED, known_costs
 from benchmarks.reproduce.mahppo.theorem import BETAS, GOOD, best_ones, frames_apart, pool, wrong_order
 
 MAHPPO_COLOR, JALAD_COLOR, LOCAL_COLOR, STATIC_COLOR = "C0", "C1", "C2", "C3"
 SURROGATE = "JALAD surrogate"
+FRAMES = (0, 500)
+"""Thousand frames of the paper's axes in Figs. 8 to 10."""
+PAPER_RETURNS, PAPER_LOSSES = (-50, 0), (0, 0.05)
+"""Of the paper's vertical axes in Fig. 9."""
 
 
 def _band(axes: Axes, x: Sequence[float], values: np.ndarray, label: str, color: Any, dashed: bool = False) -> None:
@@ -26,6 +32,7 @@ def _band(axes: Axes, x: Sequence[float], values: np.ndarray, label: str, color:
 def _returns(axes: Axes, local: float) -> None:
     """Axes of returns; what lies far below Local is cut off."""
     axes.set_ylim(5 * local, 0)
+    axes.set_xlim(FRAMES)
     axes.set_xlabel("thousand environment frames")
     axes.set_ylabel("return on the evaluation scenario")
 
@@ -57,39 +64,48 @@ def fig8(results: Results) -> Figure:
         for name, color in (("Local", LOCAL_COLOR), ("Best static", STATIC_COLOR)):
             axis.axhline(scale * results.ruler(rulers, name, metric)[0], color=color, linestyle=":", label=name)
     local = {metric: results.ruler(rulers, "Local", metric)[0] for metric in ("episode_return", "latency", "energy")}
-    _returns(axes[0], local["episode_return"])
+    axes[0].set_ylim(8 * local["episode_return"], 0)  # so that the six-fold line is there
+    axes[0].set_ylabel("return on the evaluation scenario")
     for axis, metric, unit in zip(axes[1:], ("latency", "energy"), ("ms", "mJ"), strict=True):
         axis.set_ylim(0, 2.5e3 * local[metric])
         axis.set_ylabel(f"{metric}, {unit} per task")
     for axis in axes:
         axis.set_xlabel("simulated time in training, thousand s")
+        axis.set_xlim(0, 0.5 * FRAMES[1])
     axes[0].legend(fontsize=8)
     return figure
 
 
 def fig9(results: Results) -> Figure:
-    """Learning rate, sample reuse and memory size: returns, and the value loss by memory size."""
-    figure, axes = _figure(2, 2)
+    """Learning rate, sample reuse and memory size, on the paper's axes and close up: returns, and the value loss."""
+    figure, rows = _figure(4, 2)
     local = float(results.ruler("rulers_resnet18_n5", "Local", "episode_return")[0])
     rates = [point["actor_lr"] for point in results["learning_rate"]["experiment"]["points"]]
-    for i, (rate, color) in enumerate(zip(rates, _shades(len(rates)), strict=True)):
-        curve = results.curve("learning_rate", "episode_return")[i]
-        _band(axes[0, 0], _thousands(results, "learning_rate"), curve, f"learning rate {rate:g}", color)
-    for axis, prefix, metric, label in (
-        (axes[0, 1], "reuse_", "episode_return", "reuse"),
-        (axes[1, 0], "memory_", "episode_return", "memory"),
-        (axes[1, 1], "memory_", "value_loss", "memory"),
-    ):
-        sizes = results.sizes(prefix)
-        for size, color in zip(sizes, _shades(len(sizes)), strict=True):
-            name = f"{prefix}{size}"
-            _band(axis, _thousands(results, name), results.curve(name, metric)[0], f"{label} {size}", color)
-    for axis in axes.flat[:3]:
-        _returns(axis, local)
-        axis.axhline(local, color=LOCAL_COLOR, linestyle=":", label="Local")
-    axes[1, 1].set(yscale="log", xlabel="thousand environment frames", ylabel="value loss")
-    for axis in axes.flat:
-        axis.legend(fontsize=8)
+    for axes in rows:
+        for i, (rate, color) in enumerate(zip(rates, _shades(len(rates)), strict=True)):
+            curve = results.curve("learning_rate", "episode_return")[i]
+            _band(axes[0], _thousands(results, "learning_rate"), curve, f"learning rate {rate:g}", color)
+        for axis, prefix, metric, label in (
+            (axes[1], "reuse_", "episode_return", "reuse"),
+            (axes[2], "memory_", "episode_return", "memory"),
+            (axes[3], "memory_", "value_loss", "memory"),
+        ):
+            sizes = results.sizes(prefix)
+            for size, color in zip(sizes, _shades(len(sizes)), strict=True):
+                name = f"{prefix}{size}"
+                _band(axis, _thousands(results, name), results.curve(name, metric)[0], f"{label} {size}", color)
+        for axis in axes[:3]:
+            _returns(axis, local)
+            axis.axhline(local, color=LOCAL_COLOR, linestyle=":", label="Local")
+        axes[3].set(xlabel="thousand environment frames", ylabel="value loss")
+    for axis in rows[0, :3]:
+        axis.set_ylim(PAPER_RETURNS)
+    rows[0, 3].set(xlim=FRAMES, ylim=PAPER_LOSSES)
+    for axis in rows[1]:
+        axis.set_xlim(0, 150)
+    rows[1, 3].set_yscale("log")
+    for axis in rows[1]:
+        axis.legend(fontsize=7)
     return figure
 
 
@@ -119,7 +135,7 @@ def _cost_over_sizes(axes: Axes, results: Results, profile: str, metric: str, un
     for name, color in (("Local", LOCAL_COLOR), ("Best static", STATIC_COLOR)):
         ruler = results.rulers_over_sizes(RULERS.format(profile), name, metric, sizes)
         axes.plot(sizes, 1e3 * ruler, ":", marker=".", color=color, label=name)
-    known = {n: costs[metric] for n in sizes if (costs := known_costs(profile, n))}
+    known = {n: costs[metric] for n in sizes if (costs := known_costs(results, profile, n))}
     if known:
         axes.plot(list(known), [1e3 * cost for cost in known.values()], "k*", label="Best known plan")
     axes.set(xlabel="N, UEs", ylabel=f"{metric}, {unit} per task")
@@ -189,10 +205,30 @@ def theorem1(results: Results) -> Figure:
         ),
     ):
         axes[1].plot(BETAS, [100 * order(beta) for beta in BETAS], marker=".", label=label)
+    axes[0].set_xticks([20, 50, 100, 200], labels=["20", "50", "100", "200"])
+    axes[0].set_xticks([], minor=True)
     axes[1].set(xscale="log", xlabel="beta, s/J", ylabel="pairs P2 puts in the wrong order, %")
     axes[1].set_ylim(bottom=0)
     for axis in axes:
         axis.legend(fontsize=8)
+    return figure
+
+
+def presets(results: Results) -> Figure:
+    """Returns of the method as printed and of the authors' settings, with the authors' runs and the rulers."""
+    figure, axes = _figure(len(PRESET_SIZES))
+    for axis, n in zip(axes, PRESET_SIZES, strict=True):
+        for name, label, color in ((PRINTED, "as printed", "C4"), (AUTHORS, "as in the authors' code", "C5")):
+            run = results[f"preset_{name}_n{n}"]
+            _band(axis, [frames / 1e3 for frames in run["frames"]], np.array(run["curve"]), label, color)
+        for i, value in enumerate(RECORDED[n]):
+            axis.axhline(value, color="0.6", linewidth=0.8, label=None if i else "the authors' code, recorded")
+        for name, color in (("Local", LOCAL_COLOR), (STATIC, STATIC_COLOR)):
+            value = float(results.ruler(f"rulers_resnet18_n{n}", name, "episode_return")[0])
+            axis.axhline(value, color=color, linestyle=":", label=name)
+        _returns(axis, float(results.ruler(f"rulers_resnet18_n{n}", "Local", "episode_return")[0]))
+        axis.set_title(f"N = {n}")
+    axes[0].legend(fontsize=8)
     return figure
 
 
@@ -204,12 +240,5 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
     "fig12": fig12,
     "fig13": fig13,
     "theorem1": theorem1,
+    "presets": presets,
 }
-
-
-def draw(name: str, results: Results) -> Figure | None:
-    """The figure, or None if an experiment it needs is missing."""
-    try:
-        return FIGURES[name](results)
-    except NotMeasured:
-        return None

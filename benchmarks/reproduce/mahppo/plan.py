@@ -5,7 +5,15 @@ from collections.abc import Iterable
 
 from algos.mahppo import PRESETS, Config
 from benchmarks.harness.experiments import Experiment
-from benchmarks.reproduce.mahppo.experiments import CoderSpeeds, Policies, Rulers, Scenario, Surrogate, Training
+from benchmarks.reproduce.mahppo.experiments import (
+    CoderSpeeds,
+    KnownPlans,
+    Policies,
+    Rulers,
+    Scenario,
+    Surrogate,
+    Training,
+)
 
 FRAMES = 400_000
 """Of a run by default: what fits into about an hour, and fewer than the preset's own."""
@@ -23,7 +31,7 @@ TUNING = {"actor_lr": 1e-3, "critic_lr": 1e-3, "final_lr": 1.0, "final_entropy":
 """Differences from the preset in Fig. 9: constant rates as in the paper, near the mean of the preset's."""
 
 RATES = (1e-5, 1e-4, 1e-3, 1e-2)
-REUSES = (1, 2, 4, 8, 16)  # passes over the memory
+REUSES = (1, 2, 4, 8, 16, 20, 40, 80)  # passes over the memory; the paper: 5, 10, 20, 40, 80
 MEMORIES = (512, 1024, 2048, 4096, 8192)  # frames of an update
 BETAS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 CODER_RATES = (5e6, 10e6, 20e6, 50e6, 100e6, 200e6)  # bit/s
@@ -70,6 +78,7 @@ def plan(frames: int, seeds: int, sizes: Iterable[int]) -> dict[str, list[Experi
         changed_config = chunked(dataclasses.replace(config, **changed), frames * TUNING_SHARE)  # type: ignore[arg-type]
         return Training(name, Scenario(), changed_config, dataclasses.replace(hparams, **TUNING), seeds, points)
 
+    known = KnownPlans("known_plans", ("resnet18", "vgg11", "mobilenetv2"), SIZES)
     betas = tuple({"beta": beta} for beta in BETAS)
     beta = Training("beta", Scenario(), chunked(config, frames), hparams, seeds, betas)
     sizes = sorted(sizes)
@@ -89,9 +98,12 @@ def plan(frames: int, seeds: int, sizes: Iterable[int]) -> dict[str, list[Experi
             *(tuning(f"memory_{memory}", num_envs=memory // config.rollout) for memory in MEMORIES),
         ],
         "fig10": by_size,
-        "fig11": [*by_size, *(jalad("resnet18", n) for n in sizes)],
+        "fig11": [*by_size, *(jalad("resnet18", n) for n in sizes), known],
         "fig12": [beta, Rulers("rulers_beta", Scenario(), betas)],
-        "fig13": [experiment for profile, n in networks for experiment in (*trained(profile, n), jalad(profile, n))],
+        "fig13": [
+            *(experiment for profile, n in networks for experiment in (*trained(profile, n), jalad(profile, n))),
+            known,
+        ],
         "theorem1": [
             Policies("policies", Scenario(params={"paper_reward": True})),
             *trained("resnet18", 5),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.harness.claims import Claim
 from benchmarks.harness.experiments import Results
 from benchmarks.harness.verdicts import Status, Verdict, by_point, together
 
@@ -159,3 +160,36 @@ def theorem_reward(results: Results) -> Verdict:
 def percents(shares: Sequence[float]) -> str:
     """Shares in percent, with commas."""
     return ", ".join(f"{100 * share:.2g}" for share in shares) + " %"
+
+
+THEOREM_1 = (
+    Claim(
+        "T1a",
+        "Theorem 1",
+        "The objective of P2 is an upper bound of that of P1",
+        "P2 is below P1 for a policy and a beta",
+        theorem_bound,
+    ),
+    Claim(
+        "T1b",
+        "Theorem 1",
+        "For small beta, the better of two policies in P2 is the better in P1",
+        f"at every beta of at most {SMALL_BETA:g} some pair is in the wrong order",
+        theorem_order,
+    ),
+    Claim(
+        "T1c",
+        "Section 4.2",
+        "Generally so for large beta too",
+        f"at a beta of at least {LARGE_BETA:g} more than {100 * RARE:g} % of the pairs are in the wrong order, of all "
+        f"or of those among the best {100 * GOOD:g} %",
+        theorem_large_beta,
+    ),
+    Claim(
+        "T1d",
+        "Section 4.3",
+        "The cumulative reward is minus the objective of P2",
+        "at a beta the median of their ratio differs from 1 by more than 1 %",
+        theorem_reward,
+    ),
+)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from algos import ppo
 from algos.actor import actor_policy
 from algos.runs import as_arrays
+from benchmarks.harness.experiments import Results
 from mec_jax.contracts import Policy
 from mec_jax.envs.multi_exit import MultiExitAllocation, Params
 from mec_jax.episodes import evaluation_keys
@@ -29,19 +30,8 @@ DRAWS = 8
 """Draws that FP-AR and Random are averaged over."""
 
 
-def trained(env: MultiExitAllocation, config: ppo.Config | None = None) -> Policy:
-    """PPO's policy, preset `bandit`, seed 0: trained at the defaults of all but bandwidth and speeds, which vary."""
-    default, hparams, _ = ppo.PRESETS["bandit"]
-    config = config or default
-    trainer = ppo.make_trainer(env, config)
-    state, _ = jax.jit(trainer.train)(as_arrays(hparams), env.default_params, jax.random.key(0))
-    policy, learned = actor_policy(env, config, deterministic=True), ppo.learned(state)
-    return lambda params, observation, key: policy((learned, params), observation, key)
-
-
-LEARNED: dict[str, Callable[[MultiExitAllocation], Policy]] = {"ACO-DRL": trained}
-"""Learned policies by name: each is measured and drawn with the rest at the defaults it was trained for, and the claims
-on ACO-DRL are judged by that of this name. Elsewhere, and if there is none, the optimum stands in for it."""
+SEEDS = 5
+"""Runs of PPO, whose worst at each bandwidth is what claims on ACO-DRL are judged by."""
 
 OPTIMUM, DEVICE_ONLY, EDGE_ONLY, FIXED, RANDOM = "Optimum", "Device-only-EAR", "Edge-only-EAR", "FP-AR", "Random"
 ACO, SPINN = "ACO-EAR", "SPINN-EAR"
@@ -52,12 +42,38 @@ METRICS = {"latency": "s", "energy": "J", "cost": ""}
 Curves = Mapping[str, Mapping[str, np.ndarray]]
 """[method][metric] of one set-up and setting: means over devices, [bandwidth]."""
 
+
+class Setting(NamedTuple):
+    """One setting of what the paper leaves out, or of what stands for ACO-DRL."""
+
+    bandwidths: Sequence[float]  # Mbit/s
+    curves: Mapping[str, Curves]  # of each set-up
+
+
+class Measured(NamedTuple):
+    """What a page is made of."""
+
+    settings: Mapping[str, Setting]  # the defaults, by optimum and PPO; one number changed at a time; three at once
+    learned: Mapping[str, Mapping[str, np.ndarray]]  # of each set-up: [metric], [seed, bandwidth]
+    splits: Mapping[str, np.ndarray]  # of the optimum at the defaults, [bandwidth, device], of each set-up
+    layers: Mapping[str, int]
+    results: Results
+
+
+DEFAULTS, LEARNED_SETTING, CHEAPEST = "the defaults", "the defaults, PPO", "ACO's exits by least work"
+LEARNED = "ACO-DRL"
+
+FEATURES = {"8 bit": 0.25, "1 bit": 1 / 32, "0.25 bit (compressed)": 1 / 128}
+"""Of a feature value, and the part of the profile's 32 bit that they are."""
+
 SENSITIVITY: dict[str, dict[str, Any]] = {
-    "defaults": {},
+    DEFAULTS: {},
+    CHEAPEST: {"cheapest_exits": True},
     "f_e = 0.25 TFLOP/s": {"edge_speed": 0.25e12},
     "f_e = 0.5 TFLOP/s": {"edge_speed": 0.5e12},
     "f_e = 2 TFLOP/s": {"edge_speed": 2e12},
     "f_e = 5 TFLOP/s": {"edge_speed": 5e12},
+    **{f"D_j of {name}": {"features": part} for name, part in FEATURES.items()},
     "input of 1 bit a value (JPEG)": {"input_bits": 3 * 224 * 224},
     "input of 32 bit a value": {"input_bits": 32 * 3 * 224 * 224},
     "h = 0": {"branch_flops": 0.0},
@@ -68,6 +84,86 @@ SENSITIVITY: dict[str, dict[str, Any]] = {
     "w = 0.7": {"latency_weight": 0.7},
     "w = 0.9": {"latency_weight": 0.9},
 }
+"""One number that the paper leaves out changed at a time."""
+
+JOINT: dict[str, dict[str, Any]] = {
+    f"f_e = {speed:g}, D_j of {name}, w = {weight:g}": {
+        "edge_speed": 1e12 * speed,
+        "features": part,
+        "latency_weight": weight,
+    }
+    for speed in (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+    for name, part in {"32 bit": 1.0, **FEATURES}.items()
+    for weight in (0.1, 0.3, 0.5, 0.7, 0.9)
+}
+"""Three of them at once; f_e in TFLOP/s."""
+
+JOINT_BANDWIDTHS = (1, 2, 5, 10, 15, 20, 30, 50, 70, 100)  # Mbit/s
+
+
+@partial(jax.jit, static_argnames=("env", "config"))
+def _train(env: MultiExitAllocation, config: ppo.Config, hparams: ppo.HParams, params: Params, keys: Any) -> Any:
+    train = ppo.make_trainer(env, config).train
+    return ppo.learned(jax.vmap(lambda key: train(hparams, params, key)[0])(keys))
+
+
+def learned_curves(
+    env: MultiExitAllocation, bandwidths: Sequence[float], seeds: int = SEEDS, config: ppo.Config | None = None
+) -> dict[str, np.ndarray]:
+    """By metric, what PPO's policies cost, [seed, bandwidth]: preset `bandit`, trained at the defaults of all but
+    bandwidth and speeds, which vary.
+    """
+    default, hparams, _ = ppo.PRESETS["bandit"]
+    config = config or default
+    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
+    actors = _train(env, config, as_arrays(hparams), env.default_params, keys)
+    policy = actor_policy(env, config, deterministic=True)
+    points = [env.params(**_scenario({}, bandwidth)) for bandwidth in bandwidths]
+    columns = jax.tree.map(lambda *x: jnp.stack(x), *points)
+
+    def means(actor: Any, params: Params) -> dict[str, Any]:
+        key = jax.random.key(0)  # nothing is random
+        observation = env.reset_env(key, params)[0]
+        costs = env.costs(env.situation(observation, params), policy((actor, params), observation, key), params)
+        return {metric: jnp.mean(getattr(costs, metric)) for metric in METRICS}
+
+    found = jax.jit(jax.vmap(jax.vmap(means, (None, 0)), (0, None)))(actors, columns)
+    return {metric: np.asarray(values, float) for metric, values in found.items()}
+
+
+def cheapest_exits(params: Params) -> Params:
+    """The parameters with those exits installed with which a task takes the least work in expectation, wherever the
+    network is cut; the last always is. Exact, by dynamic programming over the exit before.
+
+    The paper takes its exits from another work, which is not at hand; this is one that a good choice cannot beat.
+    """
+    flops, branch, leave = (
+        np.asarray(x, float) for x in (params.layer_flops, params.branch_flops, params.exit_probability)
+    )
+    installed = np.zeros(flops.shape, bool)
+    layers = flops.shape[1]
+    for device in range(len(flops)):
+        done = np.concatenate([[0.0], np.cumsum(flops[device])])  # FLOP of the layers before
+        inside = 1 - np.concatenate([[0.0], np.cumsum(leave[device])])  # tasks still there after so many layers
+        cost, follow = np.zeros(layers + 1), np.zeros(layers + 1, int)
+        for last in reversed(range(layers)):
+            places = np.arange(last + 1, layers + 1)
+            tried = inside[last] * (done[places] - done[last] + branch[device, places - 1]) + cost[places]
+            cost[last], follow[last] = tried.min(), places[tried.argmin()]
+        place = 0
+        while place < layers:
+            place = follow[place]
+            installed[device, place - 1] = True
+    return params.replace(exit_installed=jnp.asarray(installed))
+
+
+def parameters(env: MultiExitAllocation, setting: Mapping[str, Any], bandwidth: float) -> Params:
+    """Of a setting at nominal speeds and one bandwidth (Mbit/s)."""
+    numbers = dict(setting)
+    part, cheapest = numbers.pop("features", 1.0), numbers.pop("cheapest_exits", False)
+    params = env.params(**_scenario(numbers, bandwidth))
+    params = params.replace(feature_bits=part * params.feature_bits)
+    return cheapest_exits(params) if cheapest else params
 
 
 def own_slices(env: MultiExitAllocation, params: Params, observation: Any, key: Any) -> Costs:
@@ -100,15 +196,12 @@ def methods(env: MultiExitAllocation) -> dict[str, Callable[..., Costs]]:
 def measure(
     env: MultiExitAllocation, settings: Sequence[Mapping[str, Any]], bandwidths: Sequence[float]
 ) -> list[Curves]:
-    """Curves of all methods at nominal speeds, one for each setting of the parameters."""
-    points = [env.params(**_scenario(setting, bandwidth)) for setting in settings for bandwidth in bandwidths]
+    """Curves of all methods but learned ones at nominal speeds, one for each setting of the parameters."""
+    points = [parameters(env, setting, bandwidth) for setting in settings for bandwidth in bandwidths]
     columns = jax.tree.map(lambda *x: jnp.stack(x), *points)
     keys = evaluation_keys(DRAWS)
     curves: list[dict[str, dict[str, np.ndarray]]] = [{} for _ in settings]
-    learned = {name: partial(of_policy, make(env)) for name, make in LEARNED.items()}
-    for name, method in (methods(env) | learned).items():
-        count = 1 if name in learned else len(settings)
-        params = jax.tree.map(lambda x, count=count: x[: count * len(bandwidths)], columns)
+    for name, method in methods(env).items():
         own = solvers.spinn_exits if name in (SPINN, SHARED_SPINN) else lambda x: x
 
         def means(one: Params, key: Any, method: Any = method, own: Any = own) -> Any:
@@ -117,10 +210,12 @@ def measure(
             return {metric: jnp.mean(getattr(costs, metric)) for metric in METRICS}
 
         # One point after the other: FP-AR tries 1000 shares for each key.
-        measured = jax.jit(partial(jax.lax.map, lambda one, means=means: jax.vmap(means, (None, 0))(one, keys)))(params)
+        measured = jax.jit(partial(jax.lax.map, lambda one, means=means: jax.vmap(means, (None, 0))(one, keys)))(
+            columns
+        )
         for metric, values in measured.items():
-            table = np.asarray(values, float).mean(1).reshape(count, len(bandwidths))
-            for curve, row in zip(curves, table, strict=False):
+            table = np.asarray(values, float).mean(1).reshape(len(settings), len(bandwidths))
+            for curve, row in zip(curves, table, strict=True):
                 curve.setdefault(name, {})[metric] = row
     return list(curves)
 
@@ -135,7 +230,7 @@ def optimal_splits(env: MultiExitAllocation, setting: Mapping[str, Any], bandwid
     """Splits of the optimum at nominal speeds, [bandwidth, device]."""
     rows = []
     for bandwidth in bandwidths:
-        params = env.params(**_scenario(setting, bandwidth))
+        params = parameters(env, setting, bandwidth)
         observation, _ = env.reset(jax.random.key(0), params)
         rows.append(np.asarray(_decide(env, params, observation)))
     return np.array(rows)
