@@ -1,4 +1,4 @@
-"""The committed pages follow from the committed data: text, arrays in the pictures, and the summary that counts them."""
+"""The committed pages follow from the committed data: text, arrays in pictures, and the summary that counts them."""
 
 import json
 import re
