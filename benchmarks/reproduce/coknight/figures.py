@@ -25,12 +25,15 @@ from benchmarks.reproduce.coknight.measured import Density, Measured
 from benchmarks.reproduce.coknight.timeline_claims import FIG9, FIG11, NEAR_CROSSING
 
 SHOWN = {"Seed-RL": "k-", "cut 3": "C0-", "cut 4": "C1-", "best cut": "C2-", "IMPALA": "C3--"}
-WIDTHS = {"Seed-RL": 4.0, "cut 3": 2.4, "cut 4": 1.2, "best cut": 1.2, "IMPALA": 1.2}  # as some coincide
+WIDTHS = {"Seed-RL": 3.5, "cut 3": 2.2, "cut 4": 1.2, "best cut": 1.2, "IMPALA": 1.2}  # as some coincide
 MARKERS = "osv^Dxp"
 
 
 def draw_fig9(data: Measured) -> Figure:
-    """Densities of GPU use and traffic over simulated seconds; solid on the full link, dashed on the limited one."""
+    """Densities of GPU use and traffic over simulated seconds; solid on the full link, dashed on the limited one.
+
+    IMPALA's GPU use is next to nothing, and its density so high that it is cut off.
+    """
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     for row, (gpu, found) in zip(figure.subplots(2, 2), data.windows.items(), strict=True):
         for name, windows in found.items():
@@ -38,6 +41,10 @@ def draw_fig9(data: Measured) -> Figure:
             style = SHOWN[framework].rstrip("-") + ("--" if network == LIMITED else "-")
             for axes, density, scale in ((row[0], windows.use, 100), (row[1], windows.traffic, 1)):
                 axes.plot(*_steps(density, scale), style, linewidth=WIDTHS[framework], label=name)
+        highest = max(windows.use.density.max() for name, windows in found.items() if not name.startswith("IMPALA"))
+        row[0].set_ylim(0, 1.1 * highest / 100)
+        for share in (60, 90):
+            row[0].axvline(share, color="0.7", linewidth=0.8)
         for axes in row:
             axes.set_title(f"{gpu}, {ACTORS} actors")
             axes.set_ylabel("density")

@@ -23,7 +23,7 @@ from benchmarks.reproduce.coknight.data import (
 from benchmarks.reproduce.coknight.figures import FIGURES
 from benchmarks.reproduce.coknight.measured import Measured, load
 from benchmarks.reproduce.coknight.partition_claims import PARTITION_CLAIMS
-from benchmarks.reproduce.coknight.sections import by_cut, findings, numbers, reductions
+from benchmarks.reproduce.coknight.sections import by_cut, distributions, findings, numbers, reductions
 from benchmarks.reproduce.coknight.timeline_claims import NEAR_CROSSING, TIMELINE_CLAIMS
 
 ABOUT = (
@@ -58,11 +58,7 @@ def body(data: Measured, judged: Sequence[Judged], drawn: Collection[str]) -> It
     yield from numbers(data)
     yield ""
     yield from picture("fig9", "Densities of GPU use and traffic", drawn)
-    yield (
-        "How GPU use and traffic of a second are distributed, as in the paper's Fig. 9, in an hour of the same network "
-        "with exponential times, simulated; dashed on a link of 10 MB/s. How long the paper's monitor averages is not "
-        "known; over shorter times the densities are wider."
-    )
+    yield distributions(data)
     yield ""
     yield from picture("fig9_cuts", "Means of GPU use and traffic against the cut", drawn)
     yield from by_cut(data)

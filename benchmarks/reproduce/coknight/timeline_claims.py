@@ -251,8 +251,8 @@ TIMELINE_CLAIMS: Sequence[Claim[Measured]] = (
         "G1",
         "Fig. 9",
         f"Seed-RL uses more than {100 * NEEDED_USE:.0f} % of the GPU",
-        f"{_AT} on {WIRED} a V100 were busy less than {100 * NEEDED_USE:.0f} % although its time for a request were "
-        "known; the fitted GPU does not count, as it is fitted to this",
+        f"{_AT} on {WIRED} a V100 whose time for a request is known were busy less than {100 * NEEDED_USE:.0f} %; the "
+        "fitted GPU does not count, as it is fitted to this",
         _seed_fills_the_gpu,
     ),
     _claim(
