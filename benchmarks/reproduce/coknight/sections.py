@@ -100,9 +100,9 @@ def findings(data: Measured) -> Iterator[str]:
         rate, impala = coknights(world.fig10)["best cut"][-1], world.fig10[NUM_CUTS, -1]
         ends.append(f"{100 * rate / impala:.0f} % ({gpu})")
     yield (
-        "- Coknight may choose y = K, and then is IMPALA. If it has cut 3 or 4, or y = K where that is faster, it comes "
-        "into line with IMPALA at 2 MB/s; without y = K it ends as Seed-RL does. The best cut inside the network does "
-        f"better: it ends at {', '.join(ends)} of IMPALA's rate, with y = K among its cuts or without."
+        "- Coknight may choose y = K, and then is IMPALA. If it has cut 3 or 4, or y = K where that is faster, it "
+        "comes into line with IMPALA at 2 MB/s; without y = K it ends as Seed-RL does. The best cut inside the network "
+        f"does better: it ends at {', '.join(ends)} of IMPALA's rate, with y = K among its cuts or without."
     )
     yield (
         "- In a closed network one actor more never slows all of them down. That the rates of both decline can only "
