@@ -1,9 +1,5 @@
 """What the paper of Dai et al. 2022 (Coknight), the authors' code and its logs say, and what none of them says."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from benchmarks.harness.verdicts import Verdict
 from mec_jax.profiles.partition_game import load_cut_table
 
 # What the paper, the authors' code (github.com/daihao42/coknight) and its logs say.
@@ -36,17 +32,37 @@ DEVICE_SPEED = WORK / (ACTORS / LOG_RATE - ENVIRONMENT_TIME)  # FLOP/s, so that 
 V100_SPEED = 0.25e12  # FLOP/s of one frame at a time: 1.9 ms, what about a hundred kernel launches take
 TRAINING_TIME = 3 * WORK / 5e12  # s: forward and backward once a step, in batches that use a third of a V100
 NEEDED_USE = 0.9  # GPU use of Seed-RL that Fig. 9 shows at least
+FITTED_SPEED = 4.2e10  # FLOP/s of one frame at a time, with which the timeline of the defaults has that use
 
-# Thresholds of the verdicts.
+NETWORKS = {"100 Mbit/s": FAST_ETHERNET, "10 MB/s": LIMIT, "1 Gbit/s": 10 * FAST_ETHERNET}
+WIRED, LIMITED, ROOMY = NETWORKS
+FITTED, V100 = "GPU fitted", "V100"
+BANDWIDTHS = (50, 40, 30, 20, 15, 12, 10, 8, 6, 5, 4, 3, 2)  # MB/s, Fig. 10
+MOST_ACTORS = 128
+PARTITIONED = tuple(range(1, NUM_CUTS))
 
-CLOSE = 0.1  # relative difference of what is about the same
-SAME = 1e-3  # relative difference of what is equally fast
+# The games of Fig. 12. Where the paper gives no number: three types of devices, the Raspberry Pi 4B among them, and
+# what the server has.
 
+FIXED_FOR = 32  # devices: N r_0 of the server that does not grow
+DEVICE_SPEEDS = (1e9, DEVICE_SPEED, 1e10)  # FLOP/s
+REQUEST_RATE = 1.0  # 1/s, as eqs. 10 and 11 have no rate
+SHARE = 0.5  # r_0: this part of a whole inference and of a raw frame per device and second
+ELASTIC, FIXED = "elastic", "fixed"
+MILP, DEFP, IGREEDY, BY_DENSITY, BY_UTILITY, NASH, RANDOM = (
+    "MILP",
+    "DEFP",
+    "IGreedy",
+    "OGreedy, density",
+    "OGreedy, utility",
+    "Best responses",
+    "Random",
+)
+GREEDY = (IGREEDY, BY_DENSITY, BY_UTILITY)
+METRICS = ("reduction", "var_cut", "var_utility", "local")
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of section 5.2, in our words, and what decides on it."""
+DEFAULTS = "defaults"
+"""Name of the setting with the numbers above, of timelines and of games."""
 
-    id: str
-    words: str
-    judge: Callable[..., Verdict]
+SMALL_FRAMES = "frames of 1 byte a pixel"
+OWN_SPEEDS = "a speed of its own for each device"

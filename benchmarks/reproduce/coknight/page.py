@@ -1,183 +1,100 @@
-"""Reproduce Figs. 9 to 12 of Dai et al. 2022 (Coknight) and judge the paper's claims.
-
-    python -m benchmarks.reproduce.coknight    # about two minutes on 2 cores
+"""The page on Figs. 9 to 12 of Dai et al. 2022 (Coknight), of what was measured.
 
 Figs. 9 to 11 come from the timeline of `mec_jax.physics.actor_learner`, Fig. 12 from the partition game and its
-solvers. The figures' curves are not at hand, only what the text says of them, the authors' code and its traffic logs.
-Results: OUT/README.md, a figure each and data.json.
+solvers. The pictures have the paper's quantities on their axes as far as its text names them. The paper's curves are
+not public as numbers: what is compared is what the text says of them, the authors' code and its traffic logs.
 """
 
-import json
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
 
-import numpy as np
-
-from benchmarks.harness import page
-from benchmarks.harness.experiments import rounded
-from benchmarks.harness.machine import machine
-from benchmarks.harness.results import RESULTS, command_line, typed, write_result
-from benchmarks.harness.verdicts import Verdict
-from benchmarks.reproduce.coknight.data import V100_SPEED, Claim
-from benchmarks.reproduce.coknight.figures import EDGE_TIMES, SPEEDS, draw_fig9, draw_fig10, draw_fig11, draw_fig12
-from benchmarks.reproduce.coknight.partition import (
-    CUTS_TIMED,
+from benchmarks.harness.claims import Judged
+from benchmarks.harness.machine import described
+from benchmarks.harness.page import Reproduction, claim_table, legend, picture, sensitivity_table
+from benchmarks.reproduce.coknight.cases import in_one_setting
+from benchmarks.reproduce.coknight.data import (
+    DEFAULTS,
     DEVICE_SPEEDS,
-    DEVICES_TIMED,
-    DRAWS,
     FIXED_FOR,
-    GAMES,
-    REPEATS,
+    MILP,
     REQUEST_RATE,
     SHARE,
-    SIZES,
-    SIZES_TIMED,
-    defp_times,
-    partitions,
+    V100_SPEED,
 )
+from benchmarks.reproduce.coknight.figures import FIGURES
+from benchmarks.reproduce.coknight.measured import Measured, load
 from benchmarks.reproduce.coknight.partition_claims import PARTITION_CLAIMS
-from benchmarks.reproduce.coknight.sections import Report, by_cut, findings, numbers, reductions
-from benchmarks.reproduce.coknight.timeline import BANDWIDTHS, NETWORKS, SENSITIVITY, crossing_map, measure
+from benchmarks.reproduce.coknight.sections import by_cut, distributions, findings, numbers, reductions
 from benchmarks.reproduce.coknight.timeline_claims import NEAR_CROSSING, TIMELINE_CLAIMS
 
-MODULE = "benchmarks.reproduce.coknight"
-OUT = RESULTS / "coknight"
-COUNTS = (1, 2, 4, 8, 12, 16, 24, 36, 48, 64, 96, 128)  # actors in data.json
-shortened = partial(rounded, digits=5)  # its numbers
+ABOUT = (
+    "What the paper leaves out makes the settings: the numbers in the rows of the tables below, and how long a request "
+    "holds the GPU, which is either fitted to Fig. 9 or assumed. What one can choose makes the cases of a claim: the "
+    "network, the cut, the server, the algorithm, the number of devices. A case is undetermined if it holds in some "
+    "settings and not in others; in brackets is in how many it does. A claim holds if all its cases hold in all "
+    "settings, and only when if some do; if none does, it is undetermined if a case is. Intervals are of 95 %, by "
+    "bootstrap over draws, and clear a threshold as a whole; the timeline has no chance in it. The paper's curves are "
+    "not public as numbers, only what the text says of them, the authors' code (github.com/daihao42/coknight) and its "
+    "traffic logs; the pictures' axes are the paper's where it names them. Fig. 8, the convergence of the three "
+    "frameworks with V-trace, is not reproduced here, nor the memory use of Fig. 9."
+)
 
 
-def write_page(folder: Path, report: Report, command: str, seconds: float) -> dict[Claim, Verdict]:
-    """Write README.md, the figures and data.json; the verdicts.
-
-    Args:
-        folder: Where to.
-        report: What was measured.
-        command: What made it.
-        seconds: How long that took.
-    """
-    verdicts = report.verdicts()
-    world, table = report.worlds["defaults"], report.tables["defaults"]
-    figures = {
-        "fig9": draw_fig9(world),
-        "fig10": draw_fig10(world),
-        "fig11": draw_fig11(world, report.maps),
-        "fig12": draw_fig12(table, report.sizes, report.times),
-    }
-    page.save_figures(folder, figures, dpi=90)
-    lines = [
-        *page.head(
-            "Timeline and partition game, Dai et al. 2022 (Coknight)",
-            'H. Dai, J. Wu, Y. Wang, C. Xu, "Towards Scalable and Efficient Deep-RL in Edge Computing: A Game-based '
-            'Partition Approach", Journal of Parallel and Distributed Computing 168, 2022.',
-            command,
-            list(verdicts.values()),
-            "Verdicts are computed; the thresholds are in `timeline_claims.py` and `partition_claims.py` of "
-            "`benchmarks/reproduce/coknight`. A claim on several cases holds in all, only in those that its verdict "
-            "names first, or in none. The figures' curves are not at hand, only what the text says of them, the "
-            "authors' code (github.com/daihao42/coknight) and its traffic logs. Fig. 8, the convergence of the three "
-            "frameworks with V-trace, is not reproduced here.",
-        ),
-        page.taken_on(seconds),
-        "",
-        *page.verdict_table((claim.id, claim.words, verdict) for claim, verdict in verdicts.items()),
-        "",
-        *findings(report),
-        "",
-        "## Figs. 9 to 11",
-        "",
+def body(data: Measured, judged: Sequence[Judged], drawn: Collection[str]) -> Iterator[str]:
+    """All below the head."""
+    table = data.tables[DEFAULTS]
+    draws = table.found[next(iter(table.found))][MILP]["reduction"].shape[1]
+    yield f"Machine: {described(data.machine)}. Time: {data.seconds:.0f} s."
+    yield ""
+    yield from claim_table(judged)
+    yield ""
+    yield from findings(data)
+    yield from ("", "## Figs. 9 to 11", "")
+    yield (
         "Means of a closed queueing network (`mec_jax.physics.actor_learner`). Coknight is what its logs name, cuts 3 "
         'and 4 for all actors, or "best cut": the cut inside the network that is fastest at each place, for all actors '
-        "alike, which is more than its algorithm promises.",
-        "",
-        *numbers(world),
-        "",
-        "![GPU use and traffic against the cut](fig9.png)",
-        "",
-        *by_cut(world),
-        "",
-        "![Rate against bandwidth](fig10.png)",
-        "",
-        "![Rate against actors, and where the two cross](fig11.png)",
-        "",
+        "alike, which is more than its algorithm promises."
+    )
+    yield ""
+    yield from numbers(data)
+    yield ""
+    yield from picture("fig9", "Densities of GPU use and traffic", drawn)
+    yield distributions(data)
+    yield ""
+    yield from picture("fig9_cuts", "Means of GPU use and traffic against the cut", drawn)
+    yield from by_cut(data)
+    yield ""
+    yield from picture("fig10", "Rate against bandwidth", drawn)
+    yield from picture("fig11", "Rate against actors, and where the two cross", drawn)
+    yield (
         f"White lines in the maps are {NEAR_CROSSING[0]} and {NEAR_CROSSING[1]} actors, crosses the two GPUs; where a "
-        "map is white, the two do not cross.",
-        "",
-        *_sensitivity(report.worlds, TIMELINE_CLAIMS[1:], lambda claim, row: claim.judge(report.worlds[row])),
-        "",
-        "## Fig. 12",
-        "",
+        "map is white, the two do not cross."
+    )
+    yield from ("", f"In each setting ({legend()}):", "")
+    yield from sensitivity_table(data.timelines, in_one_setting(TIMELINE_CLAIMS))
+    yield from ("", "## Fig. 12", "")
+    yield (
         f"Devices of {', '.join(f'{speed / 1e9:.2g}' for speed in DEVICE_SPEEDS)} GFLOP/s, as many of each, in random "
         f"order; f_e = {V100_SPEED / 1e12:g} TFLOP/s for a request, 100 Mbit/s for each, {REQUEST_RATE:g} request/s. "
         f"The elastic server has N r_0, r_0 being {100 * SHARE:.0f} % of an inference and of a raw frame a second; the "
-        f"fixed one has what that gives {FIXED_FOR} devices. The paper gives none of these. Means over {DRAWS} draws. "
+        f"fixed one has what that gives {FIXED_FOR} devices. The paper gives none of these. Means over {draws} draws. "
         "The paper does not define OGreedy: choices are sorted by utility, or by utility over the sum of the parts of "
-        "the two capacities that they use. Best responses start from all-local and end in a Nash equilibrium.",
-        "",
-        "![Reduction, variances and time](fig12.png)",
-        "",
-        *reductions(table, report.sizes),
-        "",
-        *_sensitivity(
-            report.tables,
-            PARTITION_CLAIMS[:-1],
-            lambda claim, row: claim.judge(report.tables[row], report.sizes, report.times),
-        ),
-    ]
-    write_result(folder / "README.md", "\n".join(lines) + "\n")
-    write_result(folder / "data.json", json.dumps(_data(report)) + "\n")
-    return verdicts
-
-
-def _sensitivity(rows: Iterable[str], claims: Sequence[Claim], judge: Callable[[Claim, str], Verdict]) -> Iterator[str]:
-    """How the verdicts depend on what the paper leaves out."""
-    yield "Verdicts (holds, holds only when, does not hold, needs what is not public) with other numbers:"
-    yield ""
-    yield from page.sensitivity_table(rows, claims, judge)
-
-
-def _data(report: Report) -> dict[str, Any]:
-    """The defaults' numbers, rounded."""
-    world, times = report.worlds["defaults"], report.times
-    return {
-        "machine": machine(),
-        "networks": list(NETWORKS),
-        "actors": list(COUNTS),
-        "bandwidths_mb_s": list(BANDWIDTHS),
-        "edge_time_s": dict(world.edge_time),
-        "throughput": {
-            gpu: shortened(x.throughput[: len(NETWORKS), :, np.array(COUNTS) - 1]) for gpu, x in world.curves.items()
-        },  # [network, cut, count]
-        "fig10": {gpu: shortened(world.fig10(gpu)) for gpu in world.curves},  # [cut, bandwidth]
-        "sizes": list(report.sizes),
-        "fig12": {
-            row: {
-                server: {name: {metric: shortened(x) for metric, x in values.items()} for name, values in found.items()}
-                for server, found in table.items()
-            }
-            for row, table in report.tables.items()
-        },  # [size, draw]
-        "defp_s": {
-            "devices": dict(zip(map(str, times.sizes), times.by_size.tolist(), strict=True)),
-            "cuts": dict(zip(map(str, times.cuts), times.by_cuts.tolist(), strict=True)),
-        },
-    }
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Measure, draw and judge."""
-    argv = sys.argv[1:] if argv is None else argv
-    args = command_line(MODULE, __doc__, OUT).parse_args(argv)
-    start = time.perf_counter()
-    report = Report(
-        worlds={name: measure(changes) for name, changes in SENSITIVITY.items()},
-        maps={cut: crossing_map(cut, EDGE_TIMES, SPEEDS) for cut in (3, 4)},
-        tables=dict(zip(GAMES, partitions(list(GAMES.values()), SIZES, DRAWS), strict=True)),
-        sizes=SIZES,
-        times=defp_times(SIZES_TIMED, CUTS_TIMED, DEVICES_TIMED, REPEATS),
+        "the two capacities that they use. Best responses start from all-local and end in a Nash equilibrium."
     )
-    verdicts = write_page(args.out, report, typed(MODULE, argv), time.perf_counter() - start)
-    page.print_verdicts(args.out, ((claim.id, claim.words, verdict) for claim, verdict in verdicts.items()))
+    yield ""
+    yield from picture("fig12", "Reduction, variances and operations", drawn)
+    yield from reductions(table)
+    yield from ("", f"In each setting ({legend()}):", "")
+    yield from sensitivity_table(data.tables, in_one_setting(PARTITION_CLAIMS))
+
+
+REPRODUCTION = Reproduction(
+    name="coknight",
+    title="Timeline and partition game, Dai et al. 2022 (Coknight)",
+    paper='H. Dai, J. Wu, Y. Wang, C. Xu, "Towards Scalable and Efficient Deep-RL in Edge Computing: A Game-based '
+    'Partition Approach", Journal of Parallel and Distributed Computing 168, 2022.',
+    about_verdicts=ABOUT,
+    load=load,
+    claims=(*TIMELINE_CLAIMS, *PARTITION_CLAIMS),
+    figures=FIGURES,
+    body=body,
+)

@@ -1,15 +1,38 @@
 """The partition game of Fig. 12 of Dai et al. 2022 (Coknight): every algorithm and the optimum on the same games."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.reproduce.coknight.data import DEVICE_SPEED, FAST_ETHERNET, NUM_CUTS, PIXELS, TABLE, V100_SPEED
+from benchmarks.reproduce.coknight.data import (
+    BY_DENSITY,
+    BY_UTILITY,
+    DEFAULTS,
+    DEFP,
+    DEVICE_SPEEDS,
+    ELASTIC,
+    FAST_ETHERNET,
+    FITTED_SPEED,
+    FIXED,
+    FIXED_FOR,
+    IGREEDY,
+    METRICS,
+    MILP,
+    NASH,
+    OWN_SPEEDS,
+    PIXELS,
+    RANDOM,
+    REQUEST_RATE,
+    SHARE,
+    SMALL_FRAMES,
+    TABLE,
+    V100_SPEED,
+)
+from benchmarks.reproduce.coknight.measured import Table
 from mec_jax.physics.partition_game import (
     Allocation,
     Game,
@@ -25,46 +48,19 @@ from mec_jax.physics.partition_game import (
 from mec_jax.solvers import partition_game as solvers
 
 SIZES = (8, 16, 32, 64, 128, 256)  # devices
-FIXED_FOR = 32  # devices: N r_0 of the server that does not grow
-
 DRAWS = 6
 """Draws of devices that results are means over."""
 
-ELASTIC, FIXED = "elastic", "fixed"
-
-MILP, DEFP, IGREEDY, BY_DENSITY, BY_UTILITY, NASH, RANDOM = (
-    "MILP",
-    "DEFP",
-    "IGreedy",
-    "OGreedy, density",
-    "OGreedy, utility",
-    "Best responses",
-    "Random",
-)
-
-GREEDY = (IGREEDY, BY_DENSITY, BY_UTILITY)
-METRICS = ("reduction", "var_cut", "var_utility", "local")
-
-# Where the paper gives no number: three types of devices, the Raspberry Pi 4B among them, and what the server has.
-
-DEVICE_SPEEDS = (1e9, DEVICE_SPEED, 1e10)  # FLOP/s
-REQUEST_RATE = 1.0  # 1/s, as eqs. 10 and 11 have no rate
-SHARE = 0.5  # r_0: this part of a whole inference and of a raw frame per device and second
-OWN_SPEEDS = "a speed of its own for each device"
-
 GAMES: dict[str, dict[str, float]] = {
-    "defaults": {},
+    DEFAULTS: {},
     OWN_SPEEDS: {"own_speeds": 1},
-    "frames of 1 byte a pixel": {"pixel_bytes": 1},
+    SMALL_FRAMES: {"pixel_bytes": 1},
     "r_0 = 25 %": {"compute": 0.25, "bandwidth": 0.25},
     "r_0 = 75 %": {"compute": 0.75, "bandwidth": 0.75},
     "compute alone is scarce": {"bandwidth": 8},
     "bandwidth alone is scarce": {"compute": 8},
-    "the fitted GPU": {"edge_speed": 5.3e10},
+    "the fitted GPU": {"edge_speed": FITTED_SPEED},
 }
-
-type Reductions = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
-"""[server][algorithm][metric] of one row of `GAMES`: means over devices, [size, draw]."""
 
 
 def game(speeds: Any, elastic: Any, numbers: Mapping[str, Any]) -> Game:
@@ -133,10 +129,8 @@ def measures(gains: np.ndarray, cut: np.ndarray) -> dict[str, float]:
     return dict(zip(METRICS, (float(own.mean()), float(cut.var()), float(own.var()), local), strict=True))
 
 
-def partitions(
-    rows: Sequence[Mapping[str, float]], sizes: Sequence[int], draws: int
-) -> list[dict[str, dict[str, dict[str, np.ndarray]]]]:
-    """Every algorithm and the optimum on the same games, one table of `Reductions` for each row of numbers."""
+def partitions(rows: Sequence[Mapping[str, float]], sizes: Sequence[int], draws: int) -> list[Table]:
+    """Every algorithm and the optimum on the same games, one table for each row of numbers."""
     servers = (ELASTIC, FIXED)
     empty = np.zeros((len(sizes), draws))
     tables: list[dict[str, dict[str, dict[str, np.ndarray]]]] = [
@@ -167,37 +161,4 @@ def partitions(
             for name, cut in found.items():
                 for metric, value in measures(gains[draw, server, row], cut).items():
                     tables[row][servers[server]][name][metric][place, draw] = value
-    return tables
-
-
-class Times(NamedTuple):
-    """Seconds of DEFP on one game, medians of repeats."""
-
-    sizes: Sequence[int]  # devices
-    by_size: np.ndarray  # [size], with the network's cuts
-    cuts: Sequence[int]  # K
-    by_cuts: np.ndarray  # [cuts], with `DEVICES_TIMED` devices
-
-
-SIZES_TIMED, CUTS_TIMED, DEVICES_TIMED, REPEATS = (64, 128, 256, 512), (5, 10, 20, 40), 128, 15
-
-
-def defp_times(sizes: Sequence[int], cuts: Sequence[int], devices: int, repeats: int) -> Times:
-    """How long DEFP takes for all to come, without compiling: random utilities and uses, as only shapes matter."""
-
-    def seconds(size: int, num_cuts: int) -> float:
-        generator = np.random.default_rng(size)
-        gains, use = generator.uniform(size=(size, num_cuts + 1)), generator.uniform(size=(2, size, num_cuts + 1))
-        gains[:, -1], use[:, :, -1] = 0, 0
-        one = make_game(jnp.asarray(gains), jnp.asarray(use), jnp.full(2, size / 4), jnp.array(False))
-        program = jax.jit(solvers.defp)
-        jax.block_until_ready(program(one))
-        marks = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            jax.block_until_ready(program(one))
-            marks.append(time.perf_counter() - start)
-        return float(np.median(marks))
-
-    by_size = np.array([seconds(size, NUM_CUTS) for size in sizes])
-    return Times(sizes, by_size, cuts, np.array([seconds(devices, num_cuts) for num_cuts in cuts]))
+    return [Table(tuple(sizes), table) for table in tables]

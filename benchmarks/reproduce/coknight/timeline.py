@@ -1,6 +1,6 @@
 """The timeline of Figs. 9 to 11 of Dai et al. 2022 (Coknight): rates, GPU use and traffic at every cut."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,38 +10,46 @@ import numpy as np
 
 from benchmarks.reproduce.coknight.data import (
     ACTORS,
+    BANDWIDTHS,
     CALL_TIME,
+    DEFAULTS,
     DEVICE_SPEED,
     ENVIRONMENT_TIME,
     FAST_ETHERNET,
     FEW_ACTORS,
+    FITTED,
     HEADERS,
-    LIMIT,
+    LIMITED,
+    LOG_CUTS,
     MIB,
     MODEL_BYTES,
+    MOST_ACTORS,
     NEEDED_USE,
+    NETWORKS,
     NUM_CUTS,
     PIXELS,
     PULL_INTERVAL,
-    SAME,
+    ROOMY,
+    SMALL_FRAMES,
     TABLE,
     TRAINING_TIME,
     TRAJECTORY_BITS,
+    V100,
     V100_SPEED,
+    WIRED,
     WORK,
 )
+from benchmarks.reproduce.coknight.frameworks import crossing
+from benchmarks.reproduce.coknight.measured import CrossingMap, Windows, World
+from benchmarks.reproduce.coknight.windows import simulate
 from mec_jax.physics import actor_learner as law
 
-NETWORKS = {"100 Mbit/s": FAST_ETHERNET, "10 MB/s": LIMIT, "1 Gbit/s": 10 * FAST_ETHERNET}
-FIG9, FIG11 = ("100 Mbit/s", "10 MB/s"), ("100 Mbit/s", "1 Gbit/s")
-BANDWIDTHS = (50, 40, 30, 20, 15, 12, 10, 8, 6, 5, 4, 3, 2)  # MB/s, Fig. 10
-MOST_ACTORS = 128
-FITTED, V100 = "GPU fitted", "V100"
-PARTITIONED = tuple(range(1, NUM_CUTS))
+EDGE_TIMES, SPEEDS = np.geomspace(5e-4, 1.5e-2, 31), np.geomspace(1e9, 3e10, 31)  # s and FLOP/s, of the map
+MAPPED_CUTS = (3, 4)
 
 SENSITIVITY: dict[str, dict[str, float]] = {
-    "defaults": {},
-    "frames of 1 byte a pixel": {"pixel_bytes": 1},
+    DEFAULTS: {},
+    SMALL_FRAMES: {"pixel_bytes": 1},
     "no trajectories at y = 0 (section 3.1)": {"upload_at_zero": 0},
     "model pulled, 549 MB (the code's network)": {"model_bits": 8.0 * MODEL_BYTES},
     "model pulled, 4.4 MB (IMPALA's network)": {"model_bits": 8 * 4.4e6},
@@ -55,30 +63,6 @@ SENSITIVITY: dict[str, dict[str, float]] = {
     "GPU time alike at every cut but K": {"even": 1},
     "no one waits before a station is full": {"steady": 1},
 }
-
-
-class Curves(NamedTuple):
-    """What the timeline gives, [bandwidth, cut, actor]."""
-
-    throughput: np.ndarray  # requests/s, or steps/s, of all actors
-    edge_use: np.ndarray  # of the GPU
-    traffic: np.ndarray  # MiB/s
-
-
-class World(NamedTuple):
-    """Timelines of one row of `SENSITIVITY`, for each of the two GPUs."""
-
-    edge_time: Mapping[str, float]  # s of one whole inference on the GPU
-    curves: Mapping[str, Curves]  # at the bandwidths of NETWORKS, then at BANDWIDTHS
-
-    def at(self, gpu: str, network: str) -> Curves:
-        """[cut, actor] on one network."""
-        place = list(NETWORKS).index(network)
-        return Curves(*(x[place] for x in self.curves[gpu]))
-
-    def fig10(self, gpu: str) -> np.ndarray:
-        """Throughput with few actors, [cut, bandwidth]."""
-        return self.curves[gpu].throughput[len(NETWORKS) :, :, FEW_ACTORS - 1].T
 
 
 def machines(**changes: Any) -> law.Machines:
@@ -137,36 +121,68 @@ def _seed_use(bits: Any, given: law.Machines, speeds: Any, rates: Any, steady: A
     )
 
 
-def measure(changes: Mapping[str, float]) -> World:
-    """Timelines with some numbers changed.
+class _Setting(NamedTuple):
+    """What a row of `SENSITIVITY` changes."""
 
-    The fitted GPU is fitted to them: its f_e is the highest, to 1 %, with which Seed-RL keeps it busy as in Fig. 9.
-    """
+    bits: np.ndarray
+    given: law.Machines
+    rates: Any
+    steady: bool
+    even: bool
+
+
+def _setting(changes: Mapping[str, float]) -> _Setting:
     rest = dict(changes)
     bits = cut_bits(rest.pop("pixel_bytes", 4))
     batch, shared = rest.pop("batch", 1), rest.pop("shared", 0)
     even, steady = bool(rest.pop("even", 0)), bool(rest.pop("steady", 0))
-    given, rates = machines(**rest), law.batch_rates(MOST_ACTORS, batch, shared)
-    candidates = np.geomspace(1e9, 1e14, 1200)
-    use = _seed_use(bits, given, candidates, rates[:ACTORS], steady, even)
-    speeds = {FITTED: float(candidates[np.asarray(use) >= NEEDED_USE].max()), V100: V100_SPEED}
-    bandwidths = jnp.array([*NETWORKS.values(), *(8e6 * x for x in BANDWIDTHS)])
-    curves = {
-        gpu: Curves(*map(np.asarray, _timelines(bits, _with_edge(given, speed, even), bandwidths, rates, steady)))
-        for gpu, speed in speeds.items()
-    }
-    return World({gpu: WORK / speed for gpu, speed in speeds.items()}, curves)
+    return _Setting(bits, machines(**rest), law.batch_rates(MOST_ACTORS, batch, shared), steady, even)
 
 
-def crossing(seed: np.ndarray, other: np.ndarray) -> int | None:
-    """Fewest actors from which on the other is never slower than Seed-RL and somewhere faster; None if never.
-
-    What differs by rounding is neither.
+def _edge_speeds(here: _Setting) -> dict[str, float]:
+    """f_e of both GPUs, FLOP/s. That of the fitted one is the highest, to 1 %, with which Seed-RL keeps it busy as in
+    Fig. 9.
     """
-    slower = np.flatnonzero(other < seed * (1 - SAME))
-    first = int(slower[-1]) + 1 if slower.size else 0
-    faster = np.flatnonzero(other[first:] > seed[first:] * (1 + SAME))
-    return first + 1 if faster.size else None
+    candidates = np.geomspace(1e9, 1e14, 1200)
+    use = _seed_use(here.bits, here.given, candidates, here.rates[:ACTORS], here.steady, here.even)
+    return {FITTED: float(candidates[np.asarray(use) >= NEEDED_USE].max()), V100: V100_SPEED}
+
+
+def measure(changes: Mapping[str, float]) -> dict[str, World]:
+    """Timelines with some numbers changed, of both GPUs."""
+    here = _setting(changes)
+    bandwidths = jnp.array([*NETWORKS.values(), *(8e6 * x for x in BANDWIDTHS)])
+    named = len(NETWORKS)
+    worlds = {}
+    for gpu, speed in _edge_speeds(here).items():
+        given = _with_edge(here.given, speed, here.even)
+        rate, use, traffic = map(np.asarray, _timelines(here.bits, given, bandwidths, here.rates, here.steady))
+        worlds[gpu] = World(
+            gpu=gpu,
+            edge_time=WORK / speed,
+            throughput=rate[:named],
+            edge_use=use[:named, :, ACTORS - 1],
+            traffic=traffic[:named, :, ACTORS - 1],
+            fig10=rate[named:, :, FEW_ACTORS - 1].T,
+        )
+    return worlds
+
+
+def simulate_windows(seconds: int) -> dict[str, dict[str, Windows]]:
+    """Seconds of the frameworks in the setting of the defaults, by the GPU and what runs on which network."""
+    here = _setting({})
+    found: dict[str, dict[str, Windows]] = {}
+    for gpu, speed in _edge_speeds(here).items():
+        found[gpu] = {}
+        for name, cut in LOG_CUTS.items():
+            for network in (WIRED, LIMITED) if name.startswith("cut") else (WIRED,):
+                bandwidth = NETWORKS[network]
+                given = here.given._replace(edge_speed=speed, bandwidth=bandwidth)
+                demands = law.step_demands(jnp.asarray(TABLE.flops), jnp.asarray(here.bits), jnp.array(cut), given)
+                found[gpu][f"{name}, {network}"] = simulate(
+                    float(demands.think), float(demands.link), float(demands.edge), bandwidth, ACTORS, seconds
+                )
+    return found
 
 
 @partial(jax.jit, static_argnames="cut")
@@ -175,7 +191,7 @@ def _crossings(cut: int, bits: Any, edge_times: Any, speeds: Any) -> tuple[Any, 
     flops, rates = jnp.asarray(TABLE.flops), jnp.ones(MOST_ACTORS)
 
     def one(edge_time: Any, speed: Any) -> tuple[Any, ...]:
-        given = machines(edge_speed=WORK / edge_time, device_speed=speed, bandwidth=NETWORKS["1 Gbit/s"])
+        given = machines(edge_speed=WORK / edge_time, device_speed=speed, bandwidth=NETWORKS[ROOMY])
         return tuple(
             law.mean_value_analysis(law.step_demands(flops, bits, jnp.array(y), given), rates).throughput
             for y in (0, cut)
@@ -184,18 +200,11 @@ def _crossings(cut: int, bits: Any, edge_times: Any, speeds: Any) -> tuple[Any, 
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(edge_times, speeds)
 
 
-def crossing_map(cut: int, edge_times: np.ndarray, speeds: np.ndarray) -> np.ndarray:
-    """Actors from which on Coknight is faster at a cut, [edge time, device speed]; NaN if never."""
-    seed, ours = map(np.asarray, _crossings(cut, cut_bits(4), edge_times, speeds))
-    found = [[crossing(*pair) for pair in zip(*row, strict=True)] for row in zip(seed, ours, strict=True)]
-    return np.array(found, float)
-
-
-def best_partition(throughput: np.ndarray) -> np.ndarray:
-    """Throughput of the best cut inside the network at each place, [...] of [cut, ...]."""
-    return throughput[list(PARTITIONED)].max(0)
-
-
-def coknights(throughput: np.ndarray) -> dict[str, np.ndarray]:
-    """What Coknight may be: the cuts of the logs, and the best cut inside the network at every place."""
-    return {"cut 3": throughput[3], "cut 4": throughput[4], "best cut": best_partition(throughput)}
+def crossing_map(cuts: Sequence[int], edge_times: np.ndarray, speeds: np.ndarray) -> CrossingMap:
+    """Actors from which on Coknight is faster at each of the cuts."""
+    actors = {}
+    for cut in cuts:
+        seed, ours = map(np.asarray, _crossings(cut, cut_bits(4), edge_times, speeds))
+        found = [[crossing(*pair) for pair in zip(*row, strict=True)] for row in zip(seed, ours, strict=True)]
+        actors[cut] = np.array(found, float)
+    return CrossingMap(edge_times, speeds, actors)
