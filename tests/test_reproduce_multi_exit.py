@@ -129,7 +129,9 @@ def test_what_the_left_out_numbers_decide_is_undetermined() -> None:
     claim = next(claim for claim in claims.CLAIMS if claim.id == "I3")
     verdict = claim.judge(over(**{DEFAULTS: made_up(), "w = 0.9": made_up(Optimum={"latency": 3, "cost": 3})}))
     assert verdict.status is Status.UNDETERMINED
-    assert verdict.text.startswith(f"holds with {DEFAULTS}; does not hold with w = 0.9. ")
+    assert verdict.text.startswith(
+        f"holds in 1 of 2 settings ({DEFAULTS}); does not hold in 1 of 2 settings (w = 0.9). "
+    )
 
 
 def test_the_exits_of_least_work_are_those_of_brute_force() -> None:

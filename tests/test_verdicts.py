@@ -87,7 +87,14 @@ def test_what_flips_over_the_settings_is_undetermined():
     part = Verdict(Status.ONLY_WHEN, "c")
     flips = verdicts.in_settings({"a": HOLDS, "b": FAILS, "c": part}, "b")
     assert flips.status == Status.UNDETERMINED
-    assert flips.text == "holds with a; does not hold with b; holds only when with c. With b: b"
+    parts = (
+        "holds in 1 of 3 settings (a)",
+        "does not hold in 1 of 3 settings (b)",
+        "holds only when in 1 of 3 settings (c)",
+    )
+    assert flips.text == f"{'; '.join(parts)}. With b: b"
+    many = verdicts.in_settings({"a": HOLDS, **{f"b{i}": FAILS for i in range(9)}}, "a")
+    assert many.text == "holds in 1 of 10 settings (a); does not hold in 9 of 10 settings. With a: a"
     assert verdicts.in_settings({"a": HOLDS, "b": HOLDS}, "a") == Verdict(Status.HOLDS, "a (so in all 2 settings)")
     assert verdicts.in_settings({"a": HOLDS, "b": part}, "a").status == Status.ONLY_WHEN
     assert verdicts.in_settings({"a": FAILS, "b": part}, "a").status == Status.ONLY_WHEN

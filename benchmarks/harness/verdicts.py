@@ -18,6 +18,9 @@ from mec_jax.statistics import bootstrap_interval
 SIGNIFICANT_RANK = 0.5
 """Least lower end of the interval of a rank correlation that counts as a trend."""
 
+NAMED = 4
+"""Settings that are named, and not only counted."""
+
 STEADY = 0.05
 """Largest change from the last fifth but one of a curve to the last, of its end value, of what has converged."""
 
@@ -193,9 +196,15 @@ def in_settings(verdicts: Mapping[str, Verdict], default: str) -> Verdict:
     if len(names) == 1:
         status = next(iter(names))
         return Verdict(status, f"{verdicts[default].text} (so in all {len(verdicts)} settings)")
-    parts = "; ".join(f"{status} with {', '.join(found)}" for status, found in names.items())
+    parts = "; ".join(f"{status} in {_few(found, len(verdicts))}" for status, found in names.items())
     flips = Status.HOLDS in names and Status.FAILS in names
     return Verdict(Status.UNDETERMINED if flips else Status.ONLY_WHEN, f"{parts}. {text[0].upper()}{text[1:]}")
+
+
+def _few(names: Sequence[str], total: int) -> str:
+    """How many of all settings these are, and which if they are few."""
+    which = f" ({', '.join(names)})" if len(names) <= NAMED else ""
+    return f"{len(names)} of {total} settings{which}"
 
 
 def nearer(cases: Mapping[str, tuple[float, float, float]], about: str = "") -> Verdict:

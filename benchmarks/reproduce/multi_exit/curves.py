@@ -86,6 +86,12 @@ SENSITIVITY: dict[str, dict[str, Any]] = {
 }
 """One number that the paper leaves out changed at a time."""
 
+EXITS: dict[str, dict[str, Any]] = {
+    f"{CHEAPEST}, h = {name} of a mean layer": {"cheapest_exits": True, "branch_flops": part * 30e9 / 13}
+    for name, part in {"10 %": 0.1, "50 %": 0.5}.items()
+}
+"""ACO's exits where an exit costs more: at the default h those of least work are all that some task leaves by."""
+
 JOINT: dict[str, dict[str, Any]] = {
     f"f_e = {speed:g}, D_j of {name}, w = {weight:g}": {
         "edge_speed": 1e12 * speed,
