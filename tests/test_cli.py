@@ -103,7 +103,7 @@ def table_of(printed: str) -> str:
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["list"])
     printed = capsys.readouterr().out
-    for name in ("MultiUEOffloading-v0", "mahppo", "fast", "reference", "resnet18", "vgg11", "mobilenetv2"):
+    for name in ("MultiUEOffloading-v0", "mahppo", "fast", "reference", "paper", "resnet18", "vgg11", "mobilenetv2"):
         assert name in printed
 
 
@@ -379,8 +379,8 @@ def test_a_run_that_diverges_fails_and_keeps_its_checkpoints(
     ("arguments", "fragments"),
     [
         (("mahppo", "--env", "MultiUEOffload-v0"), ("MultiUEOffload-v0", "did you mean 'MultiUEOffloading-v0'?")),
-        (("mahppo", "--preset", "quick"), ("quick", "fast", "reference")),
-        (("mahppo", "--preset=quick"), ("quick", "fast", "reference")),
+        (("mahppo", "--preset", "quick"), ("quick", "fast", "reference", "paper")),
+        (("mahppo", "--preset=quick"), ("quick", "fast", "reference", "paper")),
         (("mahpo",), ("mahpo", "mahppo")),
         (("mahppo", "--profile", "resnet19"), ("resnet19", "resnet18")),
         (("mahppo", "--num-ues", "0"), ("num_ues is 0",)),

@@ -24,7 +24,7 @@ from algos.mahppo import (
     make_trainer,
     read,
 )
-from algos.networks import MLP, StackedDense, init_parameters
+from algos.networks import MLP, StackedDense, init_parameters, init_uniform
 from algos.runs import as_arrays
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import evaluation_keys, play_episodes
@@ -294,6 +294,39 @@ def test_init_parameters() -> None:
     for name, layer in layers.items():
         scale = 0.01 if name in ("cut_1", "power_1") else 1
         np.testing.assert_allclose(small[name]["kernel"], scale * layer["kernel"], rtol=1e-6)
+
+
+def test_uniform_parameters_are_drawn_as_pytorch_draws_them() -> None:
+    actors = make_actors(ENV, Config(trunk=(128, 64), head=32, critic=(16,)))
+    inputs, key = (OBSERVATION, POWER_MAX), jax.random.key(4)
+    drawn = init_uniform(actors, key, *inputs)
+    own = jax.eval_shape(actors.init, key, *inputs)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(lambda x: (x.shape, x.dtype), own)
+    flat = []
+    for layer in drawn["params"].values():
+        bound = layer["kernel"].shape[-2] ** -0.5
+        for values in (layer["kernel"], layer["bias"]):
+            unit = np.asarray(values, float).reshape(-1) / bound
+            assert np.abs(unit).max() <= 1
+            assert abs(unit.mean()) < 5 / (3 * unit.size) ** 0.5  # of a uniform number in -1..1
+            flat.append(unit)
+    unit = np.concatenate(flat)
+    assert abs(unit.std() - 3**-0.5) < 5 * (1 / 5 - 1 / 9) ** 0.5 / unit.size**0.5
+    assert len(np.unique(unit.astype(np.float32))) > 0.99 * unit.size  # no draw used twice
+
+
+def test_preset_paper_is_the_print_where_the_authors_code_differs() -> None:
+    paper, code = mahppo.PAPER, mahppo.REFERENCE
+    told = {"ratio": "joint", "value_target": "monte_carlo", "advantage": "paper", "num_frames": 500_000}
+    assert {name: getattr(paper.config, name) for name in told} == told
+    same = ("num_envs", "rollout", "epochs", "minibatches", "sampling", "trunk", "head", "critic", "inputs")
+    assert all(getattr(paper.config, name) == getattr(code.config, name) for name in same)
+    assert paper.config.rollout // paper.config.minibatches == 256  # the paper's batch
+    assert paper.hparams == code.hparams
+    state = make_trainer(ENV, dataclasses.replace(paper.config, trunk=(8,), head=4, critic=(8,))).init(
+        as_arrays(paper.hparams), ENV.default_params, jax.random.key(0)
+    )
+    assert all(np.any(layer["bias"] != 0) for layer in state.actors["params"].values())
 
 
 # One update, on transitions without physics

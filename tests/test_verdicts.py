@@ -117,7 +117,7 @@ def test_claims_are_counted_by_who_makes_them():
     def lacking(_):
         raise NotMeasured("a file")
 
-    some = (
+    some: tuple[Claim[Verdict], ...] = (
         Claim("A", "Fig. 1", "x", "y", lambda _: HOLDS),
         Claim("B", "Fig. 1", "x", "y", lambda _: FAILS),
         Claim("C", "Fig. 1", "x", "y", lacking, Origin.REPEAT),

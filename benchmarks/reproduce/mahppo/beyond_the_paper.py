@@ -118,7 +118,7 @@ def as_the_authors(results: Results) -> Verdict:
     return by_case(cases)
 
 
-CLAIMS = (
+CLAIMS: tuple[Claim[Results], ...] = (
     Claim("P0", "Fig. 10, longer runs", "Training converges", CURVE, longer_converges, Origin.REPEAT),
     Claim(
         "P1",

@@ -290,7 +290,7 @@ BELOW_LOCAL = "at an N, the interval of latency, true latency or energy reaches 
 STEPS = "at a step of beta, the interval of the difference lies wholly on the other side"
 
 
-def _of_profile(profile: str, name: str, id: str) -> tuple[Claim, Claim, Claim]:
+def _of_profile(profile: str, name: str, id: str) -> tuple[Claim[Results], ...]:
     """The claims of Fig. 13 on a network."""
     return (
         Claim(f"13{id}1", "Fig. 13", f"{name} converges as ResNet18 does", CURVE, lambda x: size_converges(x, profile)),
@@ -307,7 +307,7 @@ def _of_profile(profile: str, name: str, id: str) -> tuple[Claim, Claim, Claim]:
     )
 
 
-FIGURE_8 = (
+FIGURE_8: tuple[Claim[Results], ...] = (
     Claim("8a", "Fig. 8", "MAHPPO and JALAD converge at N = 5", CURVE, fig8_converges),
     Claim(
         "8b",
@@ -338,14 +338,14 @@ FIGURE_8 = (
         fig8_jalad_local,
     ),
 )
-FIGURE_10 = (
+FIGURE_10: tuple[Claim[Results], ...] = (
     Claim(
         "10a", "Fig. 10", "Training converges for every N", CURVE, lambda results: size_converges(results, "resnet18")
     ),
     Claim("10b", "Fig. 10", "The more UEs, the slower it converges", f"by frames to settle, {RISES}", fig10_slower),
     Claim("10c", "Fig. 10", "The more UEs, the lower the final return", FALLS, fig10_lower),
 )
-FIGURE_11 = (
+FIGURE_11: tuple[Claim[Results], ...] = (
     Claim(
         "11a",
         "Fig. 11",
@@ -390,7 +390,7 @@ FIGURE_11 = (
         lambda results: of_surrogate(size_costs(results, "jalad_resnet18_n")),
     ),
 )
-FIGURE_12 = (
+FIGURE_12: tuple[Claim[Results], ...] = (
     Claim("12a", "Fig. 12", "Latency rises with beta", STEPS, fig12_latency),
     Claim("12b", "Fig. 12", "Energy falls as beta rises", STEPS, fig12_energy),
     Claim(
@@ -401,7 +401,7 @@ FIGURE_12 = (
         fig12_flat,
     ),
 )
-FIGURE_13 = (
+FIGURE_13: tuple[Claim[Results], ...] = (
     *_of_profile("vgg11", "VGG11", "v"),
     *_of_profile("mobilenetv2", "MobileNetV2", "m"),
     Claim(

@@ -162,7 +162,7 @@ def percents(shares: Sequence[float]) -> str:
     return ", ".join(f"{100 * share:.2g}" for share in shares) + " %"
 
 
-THEOREM_1 = (
+THEOREM_1: tuple[Claim[Results], ...] = (
     Claim(
         "T1a",
         "Theorem 1",

@@ -128,7 +128,7 @@ POORER = "the interval of the difference of the end values, best minus this, rea
 SLOWER = "the interval of the difference of the frames until as good as Local, this minus the best, reaches 0"
 RANKS = f"the interval of the rank correlation reaches {SIGNIFICANT_RANK:g} from the other side"
 
-FIGURE_9 = (
+FIGURE_9: tuple[Claim[Results], ...] = (
     Claim("9a", "Fig. 9a", "A small learning rate is slow", SLOWER, fig9_small_rate),
     Claim(
         "9b",
