@@ -203,7 +203,7 @@ def in_settings(verdicts: Mapping[str, Verdict], default: str) -> Verdict:
 
 def _few(names: Sequence[str], total: int) -> str:
     """How many of all settings these are, and which if they are few."""
-    which = f" ({', '.join(names)})" if len(names) <= NAMED else ""
+    which = f" ({'; '.join(names)})" if len(names) <= NAMED else ""
     return f"{len(names)} of {total} settings{which}"
 
 

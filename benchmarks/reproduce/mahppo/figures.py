@@ -98,6 +98,8 @@ def fig9(results: Results) -> Figure:
             _returns(axis, local)
             axis.axhline(local, color=LOCAL_COLOR, linestyle=":", label="Local")
         axes[3].set(xlabel="thousand environment frames", ylabel="value loss")
+    for axis, panel in zip(rows[0], "abcd", strict=True):
+        axis.set_title(f"({panel})")
     for axis in rows[0, :3]:
         axis.set_ylim(PAPER_RETURNS)
     rows[0, 3].set(xlim=FRAMES, ylim=PAPER_LOSSES)
