@@ -8,8 +8,8 @@ start, frame by frame, as baseline. Without children it is the paper's "DRL".
 With a carried population (Such et al. 2017, which the paper refers to), children are of the fittest of the generation
 before: theta, as REINFORCE left it, and the next best. Each child's parent is drawn at random among them.
 
-The evolution is the few lines of `selected`, `fittest` and `along_ranks`. evosax has both and forty more, but it keeps the
-candidates itself as flat vectors, and would be the one dependency for a few lines that must alternate with gradients.
+The evolution is the few lines of `selected`, `fittest` and `along_ranks`. evosax has them and forty more, but it keeps
+the candidates itself as flat vectors, and would be the one dependency for lines that must alternate with gradients.
 """
 
 from dataclasses import dataclass, replace
