@@ -31,10 +31,23 @@ from mec_jax.envs.neurons import (
     read_queue,
     some_present,
 )
-from mec_jax.files import check_count
+from mec_jax.files import check_count, did_you_mean
 from mec_jax.observations import Block, ObservationTable
 from mec_jax.parameters import parameter
-from mec_jax.physics.neuron_allocation import Devices, Queue, after_submission, empty_queue, finish_layer, submit
+from mec_jax.physics.neuron_allocation import (
+    MEDIA,
+    Channels,
+    Devices,
+    Medium,
+    Pieces,
+    Queue,
+    after_submission,
+    channels_of,
+    empty_queue,
+    finish_layer,
+    plan,
+    submit,
+)
 
 _DYNAMIC = {
     "usage_low": 0.1,
@@ -85,7 +98,7 @@ class State(environment.EnvState):
     context: Context
     queue: Queue  # [slot] s after the layer's start
     slot: Int[Array, " piece"]  # where each piece of the layer went
-    completion: Float[Array, " piece"]  # s after the layer's start, as expected when submitted
+    completion: Float[Array, " piece"]  # s after the layer's start, as expected after the last submission
     charged: Float[Array, ""]  # slowdowns of the layer that were charged already
     slowdown: Float[Array, ""]  # sum over the pieces of the episode
     latency: Float[Array, ""]  # s, sum over the layers
@@ -147,15 +160,25 @@ class NeuronAllocation(NeuronProblem[State, Params]):
     never pay. The defaults have 1 Gbit/s and 8 bit, where it does. And `Least` (all to the strongest) is worse than
     `Random` and `Average` in all three environments, contrary to Fig. 5a.
 
+    The medium (`mec_jax.physics.neuron_allocation`): off private links, a submission can delay outputs that are not
+    sent yet, so that `State.completion` and what is charged follow what is planned after each submission. The backlog
+    of the link to a device is then that until its channel has sent all inputs submitted so far, that of the link back
+    until the channel has nothing left to send. The bound is valid on all media, and `reference_slowdown` and
+    `lost_slowdown` are those of private links on all of them, so that returns compare. On one shared channel at 50
+    Mbit/s `Least` is better than `Random` and `Average`, as it sends the shared input once; at 1 Gbit/s it is not.
+
     Args:
         network: Name of a network or JSON file of its neurons (`mec_jax.profiles.neurons`).
         conditions: "testbed" (static), "dynamic" or "slots": which defaults the numbers have.
         num_devices: Devices that may be there; 3, or 100 under the conditions "slots", if absent.
         num_slots: Devices that can be chosen from, M_c; all if absent.
         num_pieces: Of a layer, K.
+        medium: What pieces are exchanged over: a full-duplex link to each device ("private"), a half-duplex one
+            ("half_duplex"), or one channel for all devices and both directions ("shared").
 
     Raises:
-        ValueError: If the network or conditions are unknown, or a number is not whole, below 1, or leaves slots over.
+        ValueError: If the network, conditions or medium are unknown, or a number is not whole, below 1, or leaves slots
+            over.
     """
 
     params_type = Params
@@ -168,12 +191,17 @@ class NeuronAllocation(NeuronProblem[State, Params]):
         num_devices: int | None = None,
         num_slots: int | None = None,
         num_pieces: int = 6,
+        medium: Medium = "private",
     ) -> None:
+        if medium not in MEDIA:
+            hint = did_you_mean(medium, MEDIA)
+            raise ValueError(f"unknown medium {medium!r}: {hint}choose from {', '.join(MEDIA)}")
         if conditions not in CONDITIONS:
             raise ValueError(f"unknown conditions {conditions!r}: choose from {', '.join(CONDITIONS)}")
         default = 100 if conditions == "slots" else 3
         super().__init__(network, default if num_devices is None else num_devices, num_pieces)
         self.conditions = conditions
+        self.medium = medium
         self._num_slots = check_count("num_slots", self.num_devices if num_slots is None else num_slots)
         if self.num_slots > self.num_devices:
             raise ValueError(f"{self.num_slots} slots for {self.num_devices} devices: have at most as many")
@@ -182,6 +210,11 @@ class NeuronAllocation(NeuronProblem[State, Params]):
     @override
     def num_slots(self) -> int:
         return self._num_slots
+
+    @property
+    def channels(self) -> Channels | None:
+        """Which channel carries what; nothing if links are private, which need no plan."""
+        return None if self.medium == "private" else channels_of(self.medium, self.num_slots)
 
     @property
     @override
@@ -223,14 +256,21 @@ class NeuronAllocation(NeuronProblem[State, Params]):
         pieces, devices = self.pieces(layer, params), self.devices(state.context, params)
         now = (piece + 1) * params.decision_time
         slot = self.valid_action(action, devices.failure > 0)
-        after = after_submission(state.queue, devices, pieces, piece, now, params.resend_input)
-        queue = submit(state.queue, after, slot)
         chosen = state.slot.at[piece].set(slot)
-        expected = state.completion.at[piece].set(after.up[slot])
+        queue, expected = self._submit(state, devices, pieces, slot, chosen, now, params)
         count = jnp.minimum(params.neurons[layer], self.num_pieces)
         done = piece + 1 >= count
         outcome = finish_layer(
-            queue, devices, pieces, chosen, expected, now, params.resend_input, params.timeout_factor, done
+            queue,
+            devices,
+            pieces,
+            chosen,
+            expected,
+            now,
+            params.resend_input,
+            params.timeout_factor,
+            done,
+            self.channels,
         )
 
         # What the pieces have cost until now, or until the end of the layer.
@@ -355,6 +395,24 @@ class NeuronAllocation(NeuronProblem[State, Params]):
         changes = draw.bandwidth_changes < params.bandwidth_change
         bandwidth = jnp.where(changes, self._bandwidth(draw, params), context.bandwidth)
         return Context(usage, bandwidth, present, self._failure(draw, present, layer, params))
+
+    def _submit(
+        self,
+        state: State,
+        devices: Devices,
+        pieces: Pieces,
+        slot: Int[Array, ""],
+        chosen: Int[Array, " piece"],
+        now: Float[Array, ""],
+        params: Params,
+    ) -> tuple[Queue, Float[Array, " piece"]]:
+        """The queue after the next piece went to a slot, and when each result is expected."""
+        if self.channels is None:
+            after = after_submission(state.queue, devices, pieces, state.piece, now, params.resend_input)
+            return submit(state.queue, after, slot), state.completion.at[state.piece].set(after.up[slot])
+        number = jnp.arange(self.num_pieces)
+        time = jnp.where(number <= state.piece, (number + 1) * params.decision_time, jnp.inf)
+        return plan(devices, pieces, chosen, time, params.resend_input, self.channels)
 
     def _layer(self, state: State) -> Int[Array, ""]:
         return jnp.minimum(state.layer, self.num_layers - 1)  # after the last, anything that is defined

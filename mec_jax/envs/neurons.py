@@ -333,7 +333,10 @@ def failure_times(
 
 @partial(jax.jit, static_argnames="env")
 def _nominal_slowdown(env: NeuronProblem, params: NeuronParams) -> Float[Array, ""]:
-    """Sum of slowdowns of round-robin with every device there, at mean usage and bandwidth, without failures."""
+    """Sum of slowdowns of round-robin with every device there, at mean usage and bandwidth, without failures.
+
+    On private links, whatever the medium, so that returns compare.
+    """
     devices = Devices(
         speed=(1 - (params.usage_low + params.usage_high) / 2) * params.device_speed[: env.num_slots],
         bandwidth=jnp.full(env.num_slots, jnp.sqrt(params.bandwidth_low * params.bandwidth_high)),

@@ -12,7 +12,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mec_jax.contracts import Episodes, Policy
 from mec_jax.envs.neurons import NeuronParams, NeuronProblem
-from mec_jax.physics.neuron_allocation import Devices, Pieces, Queue, after_submission, empty_queue, submit
+from mec_jax.physics.neuron_allocation import (
+    Channels,
+    Devices,
+    Pieces,
+    Queue,
+    after_submission,
+    empty_queue,
+    plan,
+    submit,
+)
 from mec_jax.solvers.policies import for_env
 
 BOUND_ASSIGNMENTS = 1000
@@ -39,7 +48,11 @@ def least(env: NeuronProblem, params: NeuronParams, observation: Array, key: Arr
 
 
 def shortest_completion(env: NeuronProblem, params: NeuronParams, observation: Array, key: Array) -> Int[Array, ""]:
-    """The device that would return the piece first, what waits there included: failures are not foreseen."""
+    """The device that would return the piece first, what waits there included: failures are not foreseen.
+
+    On other media than private links that is an estimate: the input is sent after `down`, computed after `cpu`, and the
+    output sent after both that and `up` of the pieces so far, which the piece itself may delay.
+    """
     now = env.situation(observation, params)
     devices = Devices(now.speed, now.bandwidth, jnp.full(env.num_slots, jnp.inf))
     time = jnp.zeros_like(params.reference_speed)
@@ -63,7 +76,7 @@ def position_times(
 ) -> Float[Array, "device position"]:
     """When a device would return its first, second, ... piece if it had only copies of the smallest one.
 
-    Infinite for absent devices; s after the start of the layer. Increasing along positions.
+    On a private link. Infinite for absent devices; s after the start of the layer. Increasing along positions.
 
     Args:
         pieces: Of the layer, the smallest one first.
@@ -89,6 +102,7 @@ def assignment_slowdowns(
     resend: Bool[Array, ""],
     decision_time: Float[Array, ""],
     reference_speed: Float[Array, ""],
+    channels: Channels | None = None,
 ) -> Float[Array, " assignment"]:
     """Sums of slowdowns of a layer while no device fails; infinite where an absent device is used.
 
@@ -99,9 +113,16 @@ def assignment_slowdowns(
         resend: As in `position_times`.
         decision_time: As in `position_times`.
         reference_speed: FLOP/s, F_ref.
+        channels: Which carries what; private links if absent.
     """
 
     def slowdown(device: Int[Array, " piece"]) -> Float[Array, ""]:
+        if channels is not None:
+            time = (jnp.arange(device.size) + 1) * decision_time
+            _, completion = plan(devices, pieces, device, time, resend, channels)
+            every = jnp.where(devices.failure[device] > 0, completion, jnp.inf) * reference_speed / pieces.flops
+            return jnp.sum(jnp.where(pieces.flops > 0, every, 0))
+
         def assign(queue: Queue, piece: Int[Array, ""]) -> tuple[Queue, Float[Array, ""]]:
             after = after_submission(queue, devices, pieces, piece, (piece + 1) * decision_time, resend)
             chosen = device[piece]
@@ -125,7 +146,13 @@ class LayerBound(NamedTuple):
     with_losses: Float[Array, ""]  # if pieces may be lost: sum of min(C_i / T_(n), lost_slowdown)
 
 
-def layer_bound(env: NeuronProblem, layer: Int[Array, ""], devices: Devices, params: NeuronParams) -> LayerBound:
+def layer_bound(
+    env: NeuronProblem,
+    layer: Int[Array, ""],
+    devices: Devices,
+    params: NeuronParams,
+    channels: Channels | None = None,
+) -> LayerBound:
     """What a layer takes at least on devices that are idle at its start.
 
     All assignments are tried where there are at most `BOUND_ASSIGNMENTS`.
@@ -135,6 +162,7 @@ def layer_bound(env: NeuronProblem, layer: Int[Array, ""], devices: Devices, par
         layer: Which.
         devices: All of them.
         params: The environment's parameters.
+        channels: On which assignments are tried; private links if absent.
     """
     pieces = env.pieces(layer, params)
     times = position_times(pieces, devices, params.resend_input, params.decision_time)
@@ -146,7 +174,7 @@ def layer_bound(env: NeuronProblem, layer: Int[Array, ""], devices: Devices, par
     if env.num_slots**env.num_pieces <= BOUND_ASSIGNMENTS:
         every = jnp.asarray(all_assignments(env.num_slots, env.num_pieces))
         settings = (pieces, devices, params.resend_input, params.decision_time, params.reference_speed)
-        best = jnp.min(assignment_slowdowns(every, *settings))
+        best = jnp.min(assignment_slowdowns(every, *settings, channels))
     with_losses = jnp.sum(jnp.where(exists, jnp.minimum(earliest * least_weight, params.lost_slowdown), 0))
     return LayerBound(earliest, least_weight, cost, best, with_losses)
 

@@ -27,9 +27,12 @@ def bound(env: NeuronAllocation, params: Params, keys: Array) -> Episodes:
     p-th piece on a device is submitted no earlier than the p-th decision. So the results come at times of which each
     is at least that of a position of its own, and the i-th smallest of those is at least C_i. The sum of
     P_j / T_j is then at least the sum of C_i / T_(i) with T_(1) <= T_(2) <= ... the ideal times, by the rearrangement
-    inequality.
+    inequality. Position times are those of private links, which no medium beats: what a device is sent, computes and
+    returns passes three first in, first out servers in the order of submission on all media, and off private links
+    transmissions of its own or of others make it wait longer, as if it came later.
 
-    (2) If no device fails in the layer, its cost is that of an assignment, so at least that of the best one.
+    (2) If no device fails in the layer, its cost is that of an assignment, on the environment's own medium, so at least
+    that of the best one.
 
     (3) Pieces can be lost only in a layer where every device that is there fails (or none is there), and after it. With
     s of them lost the cost of the layer is at least s * lost_slowdown + the sum over i <= n - s of C_i / T_(n), hence
@@ -57,7 +60,7 @@ def _episode_bounds(
 
     def of_layer(layer: Int[Array, ""], context: Context) -> tuple[Array, Array, Array]:
         devices = env.devices(context, params)
-        found, loses = layer_bound(env, layer, devices, params), may_lose(devices)
+        found, loses = layer_bound(env, layer, devices, params, env.channels), may_lose(devices)
         cost = jnp.where(some_fail(devices), found.cost, jnp.maximum(found.cost, found.best))
         cost = jnp.where(loses, jnp.minimum(cost, found.with_losses), cost)
         return cost, found.earliest[counts[layer] - 1], loses

@@ -29,7 +29,8 @@ _position_times = jax.jit(position_times)
 def layer_optimum(
     pieces: Pieces, devices: Devices, resend: bool, reference_speed: float, by_force: bool = False
 ) -> LayerOptimum:
-    """The least sum of slowdowns of a layer while no device fails and decisions take no time; on the host.
+    """The least sum of slowdowns of a layer on private links while no device fails and decisions take no time; on the
+    host.
 
     Pieces of equal size: the p-th result of a device comes at a time that depends on the device and p alone
     (`position_times`), so that the best choice of positions is an assignment problem, solved by
