@@ -20,14 +20,18 @@ SMALL: dict[str, dict[str, Any]] = {
 """Statics that save compile time; the contract does not depend on them."""
 
 VARIANTS = [
-    pytest.param(env_id, marks=pytest.mark.slow) if env_id.count("-") > 1 else env_id
+    pytest.param(env_id, SMALL.get(env_id, {}), marks=[pytest.mark.slow] * (env_id.count("-") > 1), id=env_id)
     for env_id in mec_jax.registered_envs
 ]
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("NeuronAllocation-v0", {"medium": "shared", "num_devices": 2, "num_pieces": 2})
+]
+"""Statics whose code is another one."""
 
 
-@pytest.mark.parametrize("env_id", VARIANTS)
-def test_it_keeps_the_contract(env_id: str) -> None:
-    check_env(mec_jax.make(env_id, **SMALL.get(env_id, {}))[0])
+@pytest.mark.parametrize(("env_id", "statics"), [*VARIANTS, *OPTIONS])
+def test_it_keeps_the_contract(env_id: str, statics: dict[str, Any]) -> None:
+    check_env(mec_jax.make(env_id, **statics)[0])
 
 
 def test_each_id_is_another_environment_and_the_same_one_is_equal() -> None:
@@ -40,7 +44,10 @@ def test_each_id_is_another_environment_and_the_same_one_is_equal() -> None:
     ("env_id", "changes"),
     [
         ("MultiUEOffloading-v0", [{"num_channels": 1}, {"profile": "vgg11"}, {"num_ues": 3}]),
-        ("NeuronAllocation-v0", [{"num_pieces": 5}, {"num_devices": 4}, {"network": "mobilenet_v1"}]),
+        (
+            "NeuronAllocation-v0",
+            [{"num_pieces": 5}, {"num_devices": 4}, {"network": "mobilenet_v1"}, {"medium": "shared"}],
+        ),
         ("NeuronSharing-v0", [{"num_requesters": 3}, {"num_pieces": 5}, {"num_devices": 4}]),
         ("PartitionGame-v0", [{"num_devices": 4}, {"num_devices": 4, "network": "vgg16"}]),
     ],

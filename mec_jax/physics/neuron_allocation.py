@@ -127,6 +127,8 @@ def after_submission(
 ) -> Queue:
     """Every device's queue if the piece were submitted to it; `up` is then when its result would be there.
 
+    On private links; on other channels, if what was planned on them is sent before, and nothing else.
+
     Args:
         queue: Before.
         devices: All of them.
@@ -187,7 +189,7 @@ def plan(
     submitted = jnp.isfinite(time) & (pieces.flops > 0)
     same_device = device[:, None] == device
     earlier = jnp.arange(count) < jnp.arange(count)[:, None]
-    informed = jnp.any(same_device & earlier, axis=1) & ~resend
+    informed = jnp.any(same_device & earlier & submitted, axis=1) & ~resend
     input_bits = jnp.where(informed, 0, pieces.shared_bits) + pieces.own_bits
     # Inputs stand before outputs, so that the first minimum is the one that goes first.
     takes = jnp.concatenate([input_bits, pieces.output_bits]) / jnp.tile(devices.bandwidth[device], 2)
