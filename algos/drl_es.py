@@ -12,7 +12,6 @@ The evolution is the few lines of `selected`, `fittest` and `along_ranks`. evosa
 the candidates itself as flat vectors, and would be the one dependency for lines that must alternate with gradients.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -214,14 +213,8 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
         return CarriedState(*state, others)
 
     def play(
-        parameters: PyTree,
-        observed: Moments,
-        env_params: PyTree,
-        key: Array,
-        starts: int,
-        episodes: int,
-        kept: Callable[[Episodes], PyTree] = lambda seen: seen,
-    ) -> Any:
+        parameters: PyTree, observed: Moments, env_params: PyTree, key: Array, starts: int, episodes: int
+    ) -> Episodes:
         """Play from each start, all that is random in the environment, so many episodes: [frame, start * episode].
 
         With the same key, other parameters meet the same starts and draw actions from the same noise.
@@ -243,7 +236,7 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
             )
             truncated = jax.vmap(env.is_truncated, in_axes=(0, None))(state, env_params)
             seen = Episodes(observation, raw, jnp.where(alive, reward, 0), alive)
-            return (state, following, alive & ~terminated & ~truncated), kept(seen)
+            return (state, following, alive & ~terminated & ~truncated), seen
 
         observation, state = jax.vmap(env.reset_env, in_axes=(0, None))(keys(0), env_params)
         start = (state, observation, jnp.ones(starts * episodes, bool))
@@ -265,11 +258,8 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
         )
 
         def fitness(parameters: PyTree) -> Float[Array, ""]:
-            # Observations of all children would fill memory, and nobody reads them.
-            reward = play(
-                parameters, state.observations, env_params, play_key, config.fitness_episodes, 1, lambda seen: seen.reward
-            )
-            return jnp.mean(jnp.sum(reward, axis=0))
+            played = play(parameters, state.observations, env_params, play_key, config.fitness_episodes, 1)
+            return jnp.mean(jnp.sum(played.reward, axis=0))
 
         fitnesses = jax.vmap(fitness)(family)
         fitnesses = jnp.where(jnp.isnan(fitnesses), -jnp.inf, fitnesses)  # argmax would take it for the best

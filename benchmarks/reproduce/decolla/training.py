@@ -193,6 +193,7 @@ class PaperSettings:
             starts=self.starts,
             episodes=self.episodes,
             updates_per_chunk=self.chunk,
+            normalise_observation=False,  # logarithms already, of similar size; and most entries are always 0
         )
         params = env.default_params
         hparams = drl_es.HParams(lr=2e-3, gamma=1.0, final_lr=1.0)
