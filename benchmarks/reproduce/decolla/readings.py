@@ -5,6 +5,7 @@ machines are. Each of that is a range here, and claims are judged over it.
 """
 
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 MBPS = 1e6  # bit/s
 NETWORK = "mobilenet_v2"
@@ -66,13 +67,31 @@ class Reading:
 
 READINGS = {
     # The paper's bandwidth, and the numbers that PyTorch computes with.
-    "32 bit, 20 Mbit/s": Reading(32, 32, False, 20),
+    "32 bit at 20 Mbit/s": Reading(32, 32, False, 20),
     # The defaults of the environment.
-    "8 bit, 1 Gbit/s": Reading(8, 8, False, 1000),
+    "8 bit at 1 Gbit/s": Reading(8, 8, False, 1000),
     # What no implementation can have: the others pay for their exchange, DeColla does not.
     "free for DeColla": Reading(32, 0, False, 20),
 }
 """By name. What holds in the last only is owed to an exchange that costs nothing."""
 
-KEYS = {"32 bit, 20 Mbit/s": "32bit", "8 bit, 1 Gbit/s": "8bit", "free for DeColla": "free"}
+KEYS = {"32 bit at 20 Mbit/s": "32bit", "8 bit at 1 Gbit/s": "8bit", "free for DeColla": "free"}
 """Of readings, in the names of experiments."""
+
+
+class Testbed(NamedTuple):
+    """Where DRL-ES and DRL are compared."""
+
+    env_id: str
+    words: str
+    early: int  # iterations that are run again and evaluated more often: until shortest completion is reached
+
+
+TESTBEDS = {
+    "testbed": Testbed("NeuronAllocation-v0", "the testbed", 20),
+    "dynamic": Testbed("NeuronAllocation-Dynamic-v0", "`NeuronAllocation-Dynamic-v0`", 100),
+}
+LEARNERS = {"es": "slots", "drl": "slots_drl"}
+"""Presets, by key in the names of experiments."""
+LEARNING_MEDIA: tuple[Literal["half_duplex", "shared"], ...] = ("half_duplex", "shared")
+"""Where it is learned, too."""

@@ -36,11 +36,15 @@ EPISODES = 16
 SLOTS = 100
 """The paper's M_c."""
 
-FEW = {"fitness_episodes": 2, "starts": 2, "episodes": 8}
-"""Episodes of an iteration, where runs are many or an episode long."""
-
 type Trained = tuple[Any, Any]
 """What is learned, and the environment's parameters, as policies read them."""
+
+
+def few(config: drl_es.Config, iterations: int) -> drl_es.Config:
+    """Few episodes an iteration, where runs are many or an episode is long; one chunk."""
+    return dataclasses.replace(
+        config, num_iterations=iterations, updates_per_chunk=iterations, fitness_episodes=2, starts=2, episodes=8
+    )
 
 
 def slowdown_of_piece(env: Problem, params: Any) -> float:
@@ -229,9 +233,8 @@ class OnMedium:
         """
         env = NeuronAllocation(num_devices=DEVICES, medium=self.medium)
         config, hparams, _ = drl_es.PRESETS[self.preset]
-        config = dataclasses.replace(config, num_iterations=self.iterations, updates_per_chunk=self.iterations, **FEW)
         scenarios = {name: exchanging(env, reading) for name, reading in READINGS.items() if reading.decolla_bits}
-        learner = Learner(env, config, hparams, list(scenarios.values()), self.seeds)
+        learner = Learner(env, few(config, self.iterations), hparams, list(scenarios.values()), self.seeds)
         learner.go_on()
         return {
             name: {
@@ -270,11 +273,10 @@ class LearnedAlone:
         """
         env = NeuronAllocation(num_devices=DEVICES)
         config, hparams, _ = drl_es.PRESETS["slots"]
-        config = dataclasses.replace(config, num_iterations=self.iterations, updates_per_chunk=self.iterations, **FEW)
         links = {"bandwidth_low": min(self.bandwidths) * MBPS, "bandwidth_high": max(self.bandwidths) * MBPS}
         usages = {"usage_low": min(self.usages), "usage_high": max(self.usages)}
         scenarios = [exchanging(env, reading, **links, **usages) for reading in READINGS.values()]
-        learner = Learner(env, config, hparams, scenarios, self.seeds)
+        learner = Learner(env, few(config, self.iterations), hparams, scenarios, self.seeds)
         learner.go_on()
         found: dict[str, Any] = {}
         for place, (name, reading) in enumerate(READINGS.items()):
@@ -323,9 +325,8 @@ class LearnedTogether:
         """
         env = NeuronSharing(num_requesters=self.tasks, num_devices=DEVICES)
         config, hparams, _ = drl_es.PRESETS["sharing"]
-        config = dataclasses.replace(config, num_iterations=self.iterations, updates_per_chunk=self.iterations, **FEW)
         scenarios = [exchanging(env, reading) for reading in READINGS.values()]
-        learner = Learner(env, config, hparams, scenarios, self.seeds)
+        learner = Learner(env, few(config, self.iterations), hparams, scenarios, self.seeds)
         learner.go_on()
         found = {}
         for place, (name, reading) in enumerate(READINGS.items()):
@@ -335,4 +336,3 @@ class LearnedTogether:
             ]
             found[name] = {field: rounded([getattr(one, field) for one in played]) for field in played[0]._fields}
         return {"learned": found, "frames": learner.frames}
-
