@@ -127,7 +127,7 @@ def best_until(data: Data, where: str) -> dict[tuple[str, str], list[bool]]:
     """Whether Least has a smaller slowdown than Random and Average, by medium and bits, [bandwidth]."""
     found = data.results[f"rulers_{where}"]["slowdown"]
     best = {}
-    for medium in data.media:
+    for medium in reversed(data.media):  # what the paper's Wonder Shaper makes comes first
         for bits, rulers in found[medium].items():
             least, *others = (np.array(rulers[name], float) for name in (LEAST, RANDOM, AVERAGE))
             best[medium, bits] = (least < np.min(others, axis=0)).tolist()
@@ -143,10 +143,12 @@ def least_is_better(data: Data, where: str) -> Verdict:
         for held in (True, False):
             points = [place for place, holds in enumerate(best) if holds == held]
             if points:
-                last = points[-1]
-                name = f"{bits} bit over {MEDIA[medium]} at {', '.join(f'{x[place]:g}' for place in points)} Mbit/s"
-                text = ", ".join(f"{ruler} {rulers[ruler][last]:.3f}" for ruler in NAIVE)
-                verdicts[name] = judged(held, f"at {x[last]:g} Mbit/s {text}")
+                together = points[-1] - points[0] + 1 == len(points) > 2
+                ends = [x[points[0]], x[points[-1]]] if together else [x[place] for place in points]
+                words = (" to " if together else " / ").join(f"{value:g}" for value in ends)
+                text = ", ".join(f"{ruler} {rulers[ruler][points[0]]:.3f}" for ruler in NAIVE)
+                name = f"{bits} bit over {MEDIA[medium]} at {words} Mbit/s"
+                verdicts[name] = judged(held, f"at {x[points[0]]:g} Mbit/s {text}")
     return in_all(verdicts)
 
 

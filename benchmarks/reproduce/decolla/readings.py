@@ -93,5 +93,5 @@ TESTBEDS = {
 }
 LEARNERS = {"es": "slots", "drl": "slots_drl"}
 """Presets, by key in the names of experiments."""
-LEARNING_MEDIA: tuple[Literal["half_duplex", "shared"], ...] = ("half_duplex", "shared")
-"""Where it is learned, too."""
+LEARNING_MEDIA: tuple[Literal["half_duplex", "shared"], ...] = ("shared",)
+"""Where it is learned, too; half-duplex links lie between these and private ones."""

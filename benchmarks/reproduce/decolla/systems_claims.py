@@ -1,6 +1,6 @@
 """What Huang et al. 2022 (DeColla) claim of Fig. 6, and what is said of it here; how the results decide."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ def decolla_beats_hierarchical(data: Data) -> Verdict:
     return over(one, data.readings, sides(data))
 
 
-def crossover(bandwidths: list[float], ours: np.ndarray, theirs: np.ndarray) -> float:
+def crossover(bandwidths: Sequence[float], ours: np.ndarray, theirs: np.ndarray) -> float:
     """Least bandwidth from which on `ours` is less, NaN without one; to the grid."""
     better = np.logical_and.accumulate((ours < theirs)[::-1])[::-1]
     return float(np.asarray(bandwidths)[np.argmax(better)]) if better.any() else float("nan")
@@ -356,14 +356,14 @@ def decolla_shares_evenly(data: Data) -> Verdict:
 
 def decolla_is_fast_together(data: Data) -> Verdict:
     x = data.axis("tasks", "tasks")
-    variants: Mapping[str, tuple[str, str]] = {
-        f"than {system}, {who}": (system, who) for system in (MOBILE, PARTITION) for who in WHO
-    }
+    rivals = {f"than {MOBILE}": (MOBILE, "")}
+    rivals |= {f"than {PARTITION} with {words}": (PARTITION, edge) for words, edge in edges(data).items()}
+    variants = {f"{words}, {who}": (*rival, who) for words, rival in rivals.items() for who in WHO}
 
-    def one(reading: str, variant: tuple[str, str]) -> Verdict:
-        system, who = variant
+    def one(reading: str, variant: tuple[str, str, str]) -> Verdict:
+        system, edge, who = variant
         row = data.of("tasks", reading)[system]
-        theirs = np.array((row if system == MOBILE else row[data.edges[0]])["latency"], float)
+        theirs = np.array((row if system == MOBILE else row[edge])["latency"], float)
         ours = tasks_of(data, reading, "latency", who)
         text = listed("tasks", x, theirs / ours.mean(1), f"= {system}'s latency / DeColla's")
         return by_point("tasks", x, (highest(ours) < theirs).tolist(), text)
