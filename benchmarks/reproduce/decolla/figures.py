@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.reproduce.decolla.learning_claims import BOUND, CARRIED, DRL, ES, NAIVE, OURS, PAPER, Curves, settings
 from benchmarks.reproduce.decolla.readings import (
+    AVERAGE,
     BEST_SPLIT,
     COUNTINGS,
     DECOLLA,
@@ -189,18 +190,19 @@ def _learning(axes: Axes, found: Curves, also: Curves | None, unit: str) -> None
 
 
 def draw_least(data: Data) -> Figure:
-    """Slowdowns of the rulers on the testbed over media and bandwidths."""
+    """Slowdowns of the rulers on the testbed over media and bandwidths, as parts of Average's."""
     content = data.results["rulers_testbed"]
     x, bits = content["experiment"]["bandwidths"], content["experiment"]["bits"]
     figure = Figure(figsize=(4.2 * len(data.media), 3.4 * len(bits)), layout="constrained")
     grid = figure.subplots(len(bits), len(data.media), squeeze=False, sharex=True, sharey="row")
     for row, number in zip(grid, bits, strict=True):
         for axes, medium in zip(row, data.media, strict=True):
+            found = {name: np.array(values) for name, values in content["slowdown"][medium][f"{number:g}"].items()}
             for place, ruler in enumerate(RULERS):
-                axes.plot(x, content["slowdown"][medium][f"{number:g}"][ruler], ".-", color=f"C{place}", label=ruler)
-            axes.set(xscale="log", yscale="log")
+                axes.plot(x, found[ruler] / found[AVERAGE], ".-", color=f"C{place}", label=ruler)
+            axes.set_xscale("log")
             axes.set_title(f"{MEDIA[medium]}, {number:g} bit", fontsize="medium")
-        row[0].set_ylabel("mean slowdown")
+        row[0].set_ylabel("mean slowdown / Average's")
     for axes in grid[-1]:
         axes.set_xlabel("bandwidth, Mbit/s")
     grid[0, -1].legend(fontsize=7)

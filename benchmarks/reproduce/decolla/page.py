@@ -29,9 +29,10 @@ from benchmarks.harness.page import (
     write_page,
 )
 from benchmarks.harness.results import command_line
+from benchmarks.harness.verdicts import shown
 from benchmarks.reproduce.decolla.claims import CLAIMS
 from benchmarks.reproduce.decolla.figures import FIGURES, best_up_to
-from benchmarks.reproduce.decolla.learning_claims import DRL, ES, OURS, PAPER, best_until, settings
+from benchmarks.reproduce.decolla.learning_claims import DRL, ES, OURS, PAPER, best_until, final, settings, until_near
 from benchmarks.reproduce.decolla.readings import (
     DEVICE_SPEED,
     DEVICES,
@@ -143,6 +144,14 @@ def learning_notes(data: Data) -> Iterator[str]:
         "The children are of theta alone, or of a population that is carried on: the five fittest of a generation are "
         "the parents of the next, as in the references of the paper, which does not say."
     )
+    yield ""
+    yield "| on the testbed, mean slowdown at the end | DRL-ES | DRL | within 2 % of shortest completion |"
+    yield "|---|---|---|---|"
+    for name, curves in found.items():
+        ends = [shown(final(curves, algorithm)) for algorithm in (ES, DRL)]
+        near = [int(np.isfinite(until_near(curves, algorithm, curves.iterations)).sum()) for algorithm in (ES, DRL)]
+        of = [len(curves.slowdown[algorithm]) for algorithm in (ES, DRL)]
+        yield f"| {name} | {' | '.join(ends)} | {near[0]} of {of[0]} seeds, DRL {near[1]} of {of[1]} |"
     yield ""
 
 
