@@ -111,7 +111,8 @@ def opening(data: Data) -> Iterator[str]:
         "DeColla is shortest completion on private links; on other media, where that is an estimate, the "
         "quickest of it, "
         "Random, Average and Least at each point. Where it says learned, it is what DRL-ES has learned, on private "
-        "links; so are Figs. 6d to 6f. Failures are found by timeouts alone, kappa times the time expected of the block or piece, in both."
+        "links; so are Figs. 6d to 6f. "
+        "Failures are found by timeouts alone, kappa times the time expected of the block or piece, in both."
     )
     yield ""
     machines = sorted({described(content["machine"]) for content in data.results.values()})
