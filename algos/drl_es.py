@@ -5,8 +5,11 @@ An iteration: children theta + sigma * eps are played from the same starts with 
 the mean of eps weighted by rank. Then one step of REINFORCE on fresh episodes, with the mean over the episodes of a
 start, frame by frame, as baseline. Without children it is the paper's "DRL".
 
-The evolution is the ten lines of `selected` and `along_ranks`. evosax has both and forty more, but it keeps the
-candidates itself as flat vectors, and would be the one dependency for ten lines that must alternate with gradients.
+With a carried population (Such et al. 2017, which the paper refers to), children are of the fittest of the generation
+before: theta, as REINFORCE left it, and the next best. Each child's parent is drawn at random among them.
+
+The evolution is the few lines of `selected`, `fittest` and `along_ranks`. evosax has them and forty more, but it keeps
+the candidates itself as flat vectors, and would be the one dependency for lines that must alternate with gradients.
 """
 
 from dataclasses import dataclass, replace
@@ -44,7 +47,9 @@ class Config:
     num_iterations: int = 1500
     children: int = 10  # 0: REINFORCE alone
     evolution: Literal["selection", "gradient"] = "selection"
-    mirrored: bool = False  # children in pairs theta +- sigma * eps
+    population: Literal["theta", "carried"] = "theta"  # whose children: theta's, or also those of the next best
+    parents: int = 5  # of a carried population, theta among them
+    mirrored: bool = False  # children in pairs, parent +- sigma * eps
     fitness_episodes: int = 8  # of each child, from as many starts
     starts: int = 4  # of REINFORCE
     episodes: int = 8  # of REINFORCE from each start
@@ -110,6 +115,21 @@ class TrainState(NamedTuple):
     update: Int[Array, ""]  # iterations done
 
 
+class CarriedState(NamedTuple):
+    """`TrainState` and the population. A class of its own, so that checkpoints without one are read as before."""
+
+    actor: PyTree
+    opt: optax.OptState
+    observations: Moments
+    key: Array
+    update: Int[Array, ""]
+    others: PyTree  # parents of the next children beside theta, fittest first, [parent - 1]
+
+
+type State = TrainState | CarriedState
+"""By the population of `Config`."""
+
+
 class Metrics(NamedTuple):
     """Of one iteration."""
 
@@ -145,6 +165,14 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
     check_counts(config, ("num_iterations", "fitness_episodes", "starts", "updates_per_chunk", "trunk"))
     if config.evolution == "gradient" and config.children == 1:
         raise ValueError("children is 1: to rank them takes at least 2")
+    if config.population == "carried":
+        if config.evolution == "gradient":
+            raise ValueError("population is 'carried', which a gradient does not have: set evolution to 'selection'")
+        if not 1 <= config.parents <= config.children + 1:
+            most = config.children + 1
+            raise ValueError(
+                f"parents is {config.parents}: of theta and {config.children} children, 1 to {most} can be"
+            )
     if config.children < 0 or (config.mirrored and config.children % 2):
         raise ValueError(f"children is {config.children}: it must be at least 0, and even if they are mirrored")
     if config.episodes < 2:
@@ -166,18 +194,23 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
     def read(observed: Moments, observation: Float[Array, "batch observation"]) -> Float[Array, "batch observation"]:
         return standardise(observed, observation) if config.normalise_observation else observation
 
-    def init(hparams: HParams, env_params: PyTree, key: Array) -> TrainState:
+    def init(hparams: HParams, env_params: PyTree, key: Array) -> State:
         key, actor_key, reset_key = jax.random.split(key, 3)
         reset_keys = jax.random.split(reset_key, config.starts * config.episodes)
         inputs = flat(jax.vmap(env.reset_env, in_axes=(0, None))(reset_keys, env_params)[0])
         parameters = init_actor(actor, actor_key, inputs, hparams.log_std)
-        return TrainState(
+        state = TrainState(
             actor=parameters,
             opt=optax.scale_by_adam(eps=hparams.adam_eps).init(parameters),
             observations=moments(inputs),
             key=key,
             update=jnp.zeros((), jnp.int32),
         )
+        if config.population == "theta":
+            return state
+        # Until there is a second generation, all parents are theta.
+        others = jax.tree.map(lambda x: jnp.repeat(x[None], config.parents - 1, axis=0), parameters)
+        return CarriedState(*state, others)
 
     def play(
         parameters: PyTree, observed: Moments, env_params: PyTree, key: Array, starts: int, episodes: int
@@ -209,13 +242,19 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
         start = (state, observation, jnp.ones(starts * episodes, bool))
         return jax.lax.scan(step, start, jnp.arange(horizon))[1]
 
-    def evolve(state: TrainState, hparams: HParams, env_params: PyTree, scale: Array) -> tuple[PyTree, Array]:
-        """The parameters after the children's turn, and the fitness of [theta, *children]."""
+    def evolve(state: State, hparams: HParams, env_params: PyTree, scale: Array) -> tuple[State, Array]:
+        """The state after the children's turn, and the fitness of [theta, *children]."""
         child_key, play_key = jax.random.split(jax.random.fold_in(state.key, 1))
         sigma = scale * hparams.sigma
         noise = _noise(state.actor, child_key, config)
+        parents = state.actor
+        if isinstance(state, CarriedState):
+            parents = _parents(state, jax.random.fold_in(state.key, 3), config)
         family = jax.tree.map(
-            lambda theta, eps: jnp.concatenate([theta[None], theta + sigma * eps]), state.actor, noise
+            lambda theta, parent, eps: jnp.concatenate([theta[None], parent + sigma * eps]),
+            state.actor,
+            parents,
+            noise,
         )
 
         def fitness(parameters: PyTree) -> Float[Array, ""]:
@@ -224,13 +263,16 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
 
         fitnesses = jax.vmap(fitness)(family)
         fitnesses = jnp.where(jnp.isnan(fitnesses), -jnp.inf, fitnesses)  # argmax would take it for the best
-        if config.evolution == "selection":
-            return selected(family, fitnesses), fitnesses
-        return along_ranks(state.actor, noise, fitnesses[1:], scale * hparams.es_lr), fitnesses
+        if config.evolution == "gradient":
+            moved = along_ranks(state.actor, noise, fitnesses[1:], scale * hparams.es_lr)
+            return state._replace(actor=moved), fitnesses
+        if isinstance(state, CarriedState):
+            state = state._replace(others=fittest(family, fitnesses, config.parents, after=1))
+        return state._replace(actor=selected(family, fitnesses)), fitnesses
 
     def reinforce(
-        state: TrainState, hparams: HParams, env_params: PyTree, scale: Array, entropy: Array
-    ) -> tuple[TrainState, tuple[Array, Array, Array]]:
+        state: State, hparams: HParams, env_params: PyTree, scale: Array, entropy: Array
+    ) -> tuple[State, tuple[Array, Array, Array]]:
         key = jax.random.fold_in(state.key, 2)
         played = play(state.actor, state.observations, env_params, key, config.starts, config.episodes)
         advantage = advantages(played.reward, played.alive, config.episodes, hparams.gamma).reshape(-1)
@@ -258,14 +300,13 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
         state = state._replace(actor=parameters, opt=opt, observations=observed)
         return state, (jnp.mean(jnp.sum(played.reward, axis=0)), value, mean_entropy)
 
-    def update(state: TrainState, hparams: HParams, env_params: PyTree) -> tuple[TrainState, Metrics]:
+    def update(state: State, hparams: HParams, env_params: PyTree) -> tuple[State, Metrics]:
         fraction = state.update / plan.num_updates
         scale = 1 - fraction * (1 - hparams.final_lr)
         entropy = hparams.entropy * (1 - fraction * (1 - hparams.final_entropy))
         fitness = jnp.zeros(1)
         if config.children:
-            parameters, fitness = evolve(state, hparams, env_params, scale)
-            state = state._replace(actor=parameters)
+            state, fitness = evolve(state, hparams, env_params, scale)
         state, (episode_return, loss, mean_entropy) = reinforce(state, hparams, env_params, scale, entropy)
         state = state._replace(key=jax.random.split(state.key)[0], update=state.update + 1)
         gain = jnp.max(fitness) - fitness[0]
@@ -280,6 +321,12 @@ def selected(family: PyTree, fitness: Float[Array, " member"]) -> PyTree:
     """The parameters [member] of the fittest; of equals the first."""
     best = jnp.argmax(fitness)
     return jax.tree.map(lambda x: x[best], family)
+
+
+def fittest(family: PyTree, fitness: Float[Array, " member"], last: int, after: int = 0) -> PyTree:
+    """The parameters [member] of the fittest but for the first `after`, up to the `last`-th; of equals the first."""
+    order = jnp.argsort(-fitness)[after:last]
+    return jax.tree.map(lambda x: x[order], family)
 
 
 def along_ranks(theta: PyTree, noise: PyTree, fitness: Float[Array, " child"], step: Float[Array, ""]) -> PyTree:
@@ -320,7 +367,7 @@ def advantages(
     return centred / jnp.sqrt(variance + 1e-8)
 
 
-def learned(state: TrainState) -> tuple[PyTree, Moments]:
+def learned(state: State) -> tuple[PyTree, Moments]:
     """What the policy of `make_policy` reads beside the environment's parameters: the actor, and how it normalises."""
     return state.actor, state.observations
 
@@ -339,6 +386,14 @@ def _noise(theta: PyTree, key: Array, config: Config) -> PyTree:
         for start, leaf in zip(starts, leaves, strict=True)
     ]
     return jax.tree.unflatten(treedef, parts)
+
+
+def _parents(state: CarriedState, key: Array, config: Config) -> PyTree:
+    """A parent for each child, [child]: theta and the others are equally likely; children of a pair have the same."""
+    drawn = config.children // 2 if config.mirrored else config.children
+    parent = jax.random.randint(key, (drawn,), 0, config.parents)
+    parent = jnp.concatenate([parent, parent]) if config.mirrored else parent
+    return jax.tree.map(lambda theta, others: jnp.concatenate([theta[None], others])[parent], state.actor, state.others)
 
 
 ALGORITHM = Algorithm(

@@ -39,6 +39,51 @@ def test_selection_takes_the_fittest_and_stays_where_none_is_fitter() -> None:
     assert selected(family, jnp.zeros(4))["b"] == 0, "equals stay with theta"
 
 
+def test_the_fittest_are_carried_in_order_and_equals_as_they_stand() -> None:
+    family = {"a": jnp.arange(10.0).reshape(5, 2)}
+    fitness = jnp.array([1.0, -jnp.inf, 3.0, 1.0, 2.0])
+    np.testing.assert_array_equal(drl_es.fittest(family, fitness, 4)["a"][:, 0], [4, 8, 0, 6])
+    np.testing.assert_array_equal(drl_es.fittest(family, fitness, 3, after=1)["a"][:, 0], [8, 0])
+    assert drl_es.fittest(family, fitness, 1, after=1)["a"].shape == (0, 2)
+
+
+def test_children_of_a_carried_population_are_of_its_parents() -> None:
+    config = Config(population="carried", children=400, parents=3, mirrored=True)
+    theta, others = {"a": jnp.zeros(1)}, {"a": jnp.array([[1.0], [2.0]])}
+    state = drl_es.CarriedState(theta, None, None, KEY, jnp.zeros((), jnp.int32), others)  # type: ignore[arg-type]
+    parent = np.asarray(drl_es._parents(state, KEY, config)["a"][:, 0])
+    np.testing.assert_array_equal(parent[:200], parent[200:], "children of a pair have the same parent")
+    counts = np.bincount(parent.astype(int), minlength=3)
+    assert counts.sum() == 400 and counts.min() > 90  # 133 each, four standard deviations
+
+
+def test_a_population_of_theta_alone_is_as_without_one() -> None:
+    env = Target()
+    config = Config(num_iterations=2, updates_per_chunk=2, children=2, **{**SMALL, "horizon": 1})
+
+    def train(config: Config) -> Any:
+        return jax.jit(make_trainer(env, config).train)(as_arrays(HParams(sigma=0.1)), env.default_params, KEY)
+
+    alone, metrics = train(config)
+    carried, same = train(dataclasses.replace(config, population="carried", parents=1))
+    assert isinstance(alone, drl_es.TrainState) and isinstance(carried, drl_es.CarriedState)
+    jax.tree.map(np.testing.assert_array_equal, (alone.actor, metrics), (carried.actor, same))
+
+
+def test_what_a_generation_carries_are_its_next_best() -> None:
+    """Five parents are the whole family of four children, if REINFORCE leaves theta alone."""
+    env = Target()
+    config = Config(num_iterations=1, updates_per_chunk=1, children=4, parents=5, population="carried", **SMALL)
+    trainer, hparams = make_trainer(env, dataclasses.replace(config, horizon=1)), as_arrays(HParams(lr=0.0, sigma=0.1))
+    start = jax.jit(trainer.init)(hparams, env.default_params, KEY)
+    state, _ = jax.jit(trainer.run)(start, hparams, env.default_params)
+    # Theta of before is in it, and no two of it are equal.
+    theta = jax.tree.leaves(start.actor)[0]
+    family = jnp.concatenate([jax.tree.leaves(state.actor)[0][None], jax.tree.leaves(state.others)[0]])
+    distance = np.asarray(jnp.abs(family - theta).reshape(5, -1).max(1))
+    assert (distance == 0).sum() == 1 and (np.unique(family.reshape(5, -1), axis=0).shape[0]) == 5
+
+
 def test_ranked_noise_points_up_a_slope() -> None:
     rng = np.random.default_rng(0)
     slope, noise = rng.normal(size=6), rng.normal(size=(4000, 6))
@@ -51,10 +96,13 @@ def test_ranked_noise_points_up_a_slope() -> None:
     np.testing.assert_allclose(np.linalg.norm(step), 0.1 / (2 * np.sqrt(np.pi)), rtol=0.05)
 
 
-@pytest.mark.parametrize("evolution", ["selection", "gradient"])
-def test_evolution_alone_climbs_to_the_known_optimum(evolution: Any) -> None:
+@pytest.mark.parametrize(
+    ("evolution", "population"), [("selection", "theta"), ("selection", "carried"), ("gradient", "theta")]
+)
+def test_evolution_alone_climbs_to_the_known_optimum(evolution: Any, population: Any) -> None:
     counts = {**BANDIT, "fitness_episodes": 32, "starts": 1, "episodes": 2, "trunk": (8,)}
-    config = Config(num_iterations=300, evolution=evolution, mirrored=True, children=32, **counts)
+    chosen = {"evolution": evolution, "population": population}
+    config = Config(num_iterations=300, mirrored=True, children=32, **chosen, **counts)
     hparams = HParams(lr=0.0, sigma=0.1, es_lr=0.5, log_std=-3.0)
     assert learned_return(config, hparams) > -0.3
 
@@ -199,6 +247,10 @@ def test_slots_are_scored_alike_wherever_they_stand() -> None:
         ({"num_iterations": 10}, "no multiple of the 50 updates_per_chunk"),
         ({"evolution": "best"}, "evolution is 'best': choose from selection, gradient"),
         ({"evolution": "gradient", "children": 1}, "to rank them takes at least 2"),
+        ({"population": "all"}, "population is 'all': choose from theta, carried"),
+        ({"population": "carried", "evolution": "gradient"}, "set evolution to 'selection'"),
+        ({"population": "carried", "parents": 12}, "parents is 12: of theta and 10 children, 1 to 11 can be"),
+        ({"population": "carried", "parents": 0}, "parents is 0"),
         ({"activation": "gelu"}, r"activation is 'gelu': did you mean 'relu'\? choose from tanh, relu"),
         ({"trunk": (8, 0)}, "trunk is"),
         ({"per_slot": True}, "has no slots to score"),

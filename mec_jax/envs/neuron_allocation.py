@@ -158,7 +158,7 @@ class NeuronAllocation(NeuronProblem[State, Params]):
     Two findings. At the paper's 20 Mbit/s and 32 bit per element, an honest exchange of every layer takes MobileNetV2
     10 s on three Pis, against 0.3 s of computing on one: links alone would decide, and collaboration would
     never pay. The defaults have 1 Gbit/s and 8 bit, where it does. And `Least` (all to the strongest) is worse than
-    `Random` and `Average` in all three environments, contrary to Fig. 5a.
+    `Random` and `Average` in all three environments, whose links are private.
 
     The medium (`mec_jax.physics.neuron_allocation`): off private links, a submission can delay outputs that are not
     sent yet, so that `State.completion` and what is charged follow what is planned after each submission. The backlog
