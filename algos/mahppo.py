@@ -109,7 +109,9 @@ PAPER = Preset(
 )
 """As printed: eq. 15, 17 to 20 and Algorithm 1, 500 000 frames (Figs. 8 to 12; the text says 50 000), reuse 20
 (Fig. 9; section 6.3.1 says 10). What the paper leaves open (Adam, initialisation, the activation of the standard
-deviation) is the authors' code's. The reward is the environment's, whose `paper_reward` is eq. 12."""
+deviation) is the authors' code's. The reward is the environment's, whose `paper_reward` is eq. 12.
+
+It does not learn reliably: the advantage of eq. 18 as printed discourages what ends better than the critic expects."""
 
 FAST = Preset(
     Config(

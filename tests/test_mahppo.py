@@ -315,6 +315,30 @@ def test_uniform_parameters_are_drawn_as_pytorch_draws_them() -> None:
     assert len(np.unique(unit.astype(np.float32))) > 0.99 * unit.size  # no draw used twice
 
 
+def test_eq_18_as_printed_discourages_what_ends_better_than_expected() -> None:
+    """With V' the return, r_t + gamma V'(s_t+1) is V'(s_t), so that A_t sums gamma (V - V') of the states to come."""
+    frames, zero = 6, jnp.zeros((6, 1))
+    ends = zero.at[-1].set(1.0)
+    transitions = Transition(
+        observation=zero,
+        final_observation=zero,
+        action=zero,
+        log_prob=zero,
+        reward=jnp.ones((frames, 1)),
+        terminated=ends > 0,
+        done=ends > 0,
+    )
+    usual, printed = (
+        advantages(Config(advantage=name), HParams(), transitions, zero, zero)[0] for name in ("gae", "paper")
+    )
+    assert (usual > 0).all()  # the critic expected nothing, and there was a reward in each frame
+    gamma, decay = HParams().gamma, HParams().gamma * HParams().gae_lambda
+    returns = [sum(gamma**k for k in range(frames - t)) for t in range(frames + 1)]
+    told = [-gamma * sum(decay**k * returns[t + k + 1] for k in range(frames - t)) for t in range(frames)]
+    np.testing.assert_allclose(printed[:, 0], told, rtol=1e-5, atol=1e-6)
+    assert (printed[:-1] < 0).all()
+
+
 def test_preset_paper_is_the_print_where_the_authors_code_differs() -> None:
     paper, code = mahppo.PAPER, mahppo.REFERENCE
     told = {"ratio": "joint", "value_target": "monte_carlo", "advantage": "paper", "num_frames": 500_000}

@@ -10,6 +10,7 @@ by their likeliest ones.
 import dataclasses
 import json
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -50,11 +51,7 @@ _ES = ("slots", "slots_drl")
 
 TASKS = (
     *(Task("mahppo", "fast", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5, 10)),
-    *(
-        Task("mahppo", name, "MultiUEOffloading-v0", {"num_ues": n}, 5)
-        for name in ("reference", "paper")
-        for n in (3, 5)
-    ),
+    *(Task("mahppo", "reference", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "hybrid", "MultiUEOffloading-v0", {"num_ues": n}, 5) for n in (3, 5)),
     *(Task("ppo", "bandit", f"MultiExitAllocation{variant}-v0", {}, 10) for variant in ("", "-Video", "-Compressed")),
     *(Task("ppo", "markov", f"MultiExitAllocation{v}-Markov-v0", {}, 5) for v in ("", "-Video", "-Compressed")),
@@ -67,17 +64,24 @@ TASKS = (
 )
 
 
-def train(task: Task, num_frames: int | None = None, episodes: int = CURVE_EPISODES) -> dict[str, Any]:
+def train(
+    task: Task,
+    num_frames: int | None = None,
+    episodes: int = CURVE_EPISODES,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Learning curves and final results of the seeds 0, 1, ...
 
     Args:
         task: What to train.
         num_frames: Environment frames of each run; those of the preset if None.
         episodes: Episodes of each evaluation during training.
+        changes: Fields of the preset's `Config` that differ.
     """
     learner = algorithm(task.algorithm)
     env, params = make_env(task.env_id, task.static, {})
     config, hparams, _ = learner.presets[task.preset]
+    config = dataclasses.replace(config, **(changes or {}))
     if num_frames is not None:
         length = {"num_frames": num_frames}
         if task.algorithm == "drl_es":

@@ -18,6 +18,7 @@ from algos.mahppo import Config, HParams, make_policy, make_trainer
 from algos.runs import as_arrays
 from benchmarks.harness.experiments import rounded
 from benchmarks.harness.results import write_result
+from benchmarks.learning.curves import Task, train
 from mec_jax.contracts import Episodes
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import evaluation_keys, play_episode, play_episodes
@@ -30,6 +31,9 @@ EVALUATION_EPISODES = 16
 
 FINAL_ROUNDS = 4
 """Times as many at the end: the program of the evaluations, on further keys."""
+
+PRESET_EPISODES = 4
+"""Of each evaluation of a preset's runs, as of those in `results/learning`."""
 
 EPISODE_LIMIT = 200.0
 """s of simulated time after which an evaluated episode is cut off, 1 s a task: an early policy may need hours."""
@@ -236,6 +240,27 @@ class KnownPlans:
                 if (known := best_known(env, env.evaluation_params(params))) is not None:
                     plans[profile][str(n)] = {"latency": rounded(known.latency), "energy": rounded(known.energy)}
         return {"plans": plans}
+
+
+@dataclass(frozen=True)
+class PresetRun:
+    """A preset of MAHPPO with several seeds, as `benchmarks.learning.curves` runs it."""
+
+    name: str
+    preset: str
+    num_ues: int
+    seeds: int
+    changes: dict[str, Any] = field(default_factory=dict)  # fields of its `Config`
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Train and evaluate.
+
+        Returns:
+            As of `benchmarks.learning.curves.train`, without the machine.
+        """
+        task = Task("mahppo", self.preset, "MultiUEOffloading-v0", {"num_ues": self.num_ues}, self.seeds)
+        found = train(task, episodes=PRESET_EPISODES, changes=self.changes)
+        return {name: value for name, value in found.items() if name != "machine"}
 
 
 @dataclass(frozen=True)

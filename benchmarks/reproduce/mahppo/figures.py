@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.harness.experiments import Results
 from benchmarks.learning.leaderboard import RECORDED
-from benchmarks.reproduce.mahppo.beyond_the_paper import AUTHORS, PRESET_SIZES, PRINTED, STATIC
+from benchmarks.reproduce.mahppo.beyond_the_paper import AUTHORS, PRINTED, STATIC, UNIFORM
 from benchmarks.reproduce.mahppo.claims import JALAD, RULERS, TRAINED, known_costs
+from benchmarks.reproduce.mahppo.plan import PRESET_SIZES
 from benchmarks.reproduce.mahppo.theorem import BETAS, GOOD, best_ones, frames_apart, pool, wrong_order
 
 MAHPPO_COLOR, JALAD_COLOR, LOCAL_COLOR, STATIC_COLOR = "C0", "C1", "C2", "C3"
@@ -220,7 +221,9 @@ def presets(results: Results) -> Figure:
     """Returns of the method as printed and of the authors' settings, with the authors' runs and the rulers."""
     figure, axes = _figure(len(PRESET_SIZES))
     for axis, n in zip(axes, PRESET_SIZES, strict=True):
-        for name, label, color in ((PRINTED, "as printed", "C4"), (AUTHORS, "as in the authors' code", "C5")):
+        lines = [(PRINTED, "as printed", "C4"), (AUTHORS, "preset reference", "C5")]
+        lines += [(UNIFORM, "preset reference, uniform start", "C6")] if n == 5 else []
+        for name, label, color in lines:
             run = results[f"preset_{name}_n{n}"]
             _band(axis, [frames / 1e3 for frames in run["frames"]], np.array(run["curve"]), label, color)
         for i, value in enumerate(RECORDED[n]):
@@ -230,7 +233,7 @@ def presets(results: Results) -> Figure:
             axis.axhline(value, color=color, linestyle=":", label=name)
         _returns(axis, float(results.ruler(f"rulers_resnet18_n{n}", "Local", "episode_return")[0]))
         axis.set_title(f"N = {n}")
-    axes[0].legend(fontsize=8)
+    axes[-1].legend(fontsize=8)
     return figure
 
 

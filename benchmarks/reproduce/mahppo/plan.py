@@ -9,6 +9,7 @@ from benchmarks.reproduce.mahppo.experiments import (
     CoderSpeeds,
     KnownPlans,
     Policies,
+    PresetRun,
     Rulers,
     Scenario,
     Surrogate,
@@ -20,6 +21,7 @@ FRAMES = 400_000
 
 SIZES = (3, 4, 5, 6, 7, 8, 9, 10)
 NETWORK_SIZES = (3, 5, 10)  # of Fig. 13
+PRESET_SIZES = (3, 5)  # of the method as printed
 
 EVALUATIONS = 30
 """About so many in each training."""
@@ -108,5 +110,9 @@ def plan(frames: int, seeds: int, sizes: Iterable[int]) -> dict[str, list[Experi
             Policies("policies", Scenario(params={"paper_reward": True})),
             *trained("resnet18", 5),
             beta,
+        ],
+        "presets": [
+            *(PresetRun(f"preset_paper_n{n}", "paper", n, seeds) for n in PRESET_SIZES),
+            PresetRun("preset_uniform_n5", "reference", 5, seeds, {"initial": "uniform"}),
         ],
     }
