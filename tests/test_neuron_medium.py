@@ -363,6 +363,7 @@ def layer_of(env: NeuronAllocation, params: Params, state: Any, layer: int, devi
     return jax.tree.map(lambda x: np.asarray(x).tolist(), Layer(pieces, devices, device, time, params.resend_input))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("numbers", [{}, {"decision_time": 0.002, "resend_input": True, "timeout_factor": 1.3}])
 @pytest.mark.parametrize("medium", OTHERS)
 def test_whole_episodes_agree_with_a_simulation_of_events(network: Path, medium: Medium, numbers: Any) -> None:
@@ -411,6 +412,7 @@ def test_whole_episodes_agree_with_a_simulation_of_events(network: Path, medium:
     assert stranded >= 1 and resubmitted >= 10  # both happened
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("medium", OTHERS)
 def test_what_is_expected_and_seen_follows_each_submission(network: Path, medium: Medium) -> None:
     """Completion times of all pieces submitted so far, and the queue in the next observation."""
@@ -436,6 +438,7 @@ def test_what_is_expected_and_seen_follows_each_submission(network: Path, medium
         assert len(set(seen.up.tolist())) == len(set(seen.down.tolist())) == 1 and seen.up[0] > seen.down[0] > 0
 
 
+@pytest.mark.full
 def test_an_episode_is_the_same_alone_in_a_batch_and_in_a_scan(network: Path) -> None:
     env = NeuronAllocation(network, medium="shared")
     params = env.params(decision_time=1e-4, failure_probability=0.3)
@@ -472,6 +475,7 @@ def test_the_solver_keeps_its_contract_where_devices_fail(network: Path, medium:
 # --- Bounds ---
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("medium", MEDIA)
 def test_the_bound_of_a_layer_is_the_best_of_all_assignments(
     network: Path, medium: Medium, monkeypatch: pytest.MonkeyPatch
@@ -502,6 +506,7 @@ def test_the_bound_of_a_layer_is_the_best_of_all_assignments(
     assert untried.best == untried.cost == pytest.approx(float(found.cost), rel=1e-5)
 
 
+@pytest.mark.full
 def test_the_bound_of_an_episode_is_what_the_best_assignments_earn(network: Path) -> None:
     env = NeuronAllocation(network, num_devices=2, num_pieces=3, medium="shared")
     params = env.params(bandwidth_low=3e7, bandwidth_high=3e7)

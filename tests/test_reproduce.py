@@ -41,6 +41,7 @@ TINY = Training(
 SEEDS, CHUNKS = 5, 20
 
 
+@pytest.mark.full
 def test_an_experiment_is_measured_once(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "EVALUATION_EPISODES", 2)  # few lanes compile faster
     experiments.measure_all([TINY], tmp_path, jobs=1)

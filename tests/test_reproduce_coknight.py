@@ -447,6 +447,7 @@ def test_the_algorithm_that_is_counted_is_the_solver(elastic: bool) -> None:
 # The page
 
 
+@pytest.mark.full
 def test_the_page_is_written_from_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_everywhere(
         monkeypatch,

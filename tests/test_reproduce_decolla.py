@@ -218,6 +218,7 @@ def test_empty_slots_change_nothing_but_the_observation() -> None:
     assert sum(env.mask_entries["action"][place] < few.size for place in range(SLOTS)) == 3
 
 
+@pytest.mark.full
 def test_the_papers_settings_are_learned_from_no_iteration_on(tmp_path: Path) -> None:
     short = PaperSettings(
         "short", 2, "carried", iterations=2, chunk=1, seeds=2, fitness_episodes=1, starts=1, episodes=2
@@ -230,6 +231,7 @@ def test_the_papers_settings_are_learned_from_no_iteration_on(tmp_path: Path) ->
     assert slowdown.shape == (2, 3) and (slowdown >= found["rulers"]["Lower bound"]).all()
 
 
+@pytest.mark.full
 def test_panels_are_measured(tmp_path: Path) -> None:
     tasks = Concurrent("tasks", FAST, tasks=(1, 2)).run(tmp_path)
     # A second one is on a device of its own.

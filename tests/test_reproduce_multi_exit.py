@@ -174,6 +174,7 @@ def test_slices_of_ones_own_are_best_device_by_device() -> None:
     assert env.costs(scenario, shared, params).cost.sum() <= found.sum() * (1 + 1e-6)
 
 
+@pytest.mark.full
 def test_a_trained_policy_decides_in_the_environment_it_was_trained_for() -> None:
     env, _ = mec_jax.make("MultiExitAllocation-Compressed-v0")
     counts: Any = {"num_frames": 20_000, "num_envs": 512, "rollout": 1, "updates_per_chunk": 5}
@@ -182,6 +183,7 @@ def test_a_trained_policy_decides_in_the_environment_it_was_trained_for() -> Non
     assert found["cost"].shape == (2, 1) and (found["cost"] > 0).all() and (found["cost"] < random).all()
 
 
+@pytest.mark.full
 def test_the_page_is_written_from_measured_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = ppo.Config(num_frames=1024, num_envs=512, rollout=1, updates_per_chunk=1, trunk=(8,), critic=(8,))
     monkeypatch.setitem(ppo.PRESETS, "bandit", ppo.PRESETS["bandit"]._replace(config=tiny))
