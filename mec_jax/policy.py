@@ -188,15 +188,14 @@ def _gaussian(mean: _Floats, std: _Floats, head: Mapping[str, Any]) -> Gaussian:
 def _observation(value: ArrayLike, about: Mapping[str, Any]) -> _Floats:
     """The observation as the network reads it."""
     size, normal = about["size"], about["normalisation"]
-    mend = f"give [..., {size}], {textwrap.shorten(_contents(about['blocks']), 200, placeholder=' ...')}"
     try:
         x = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on another device
-        raise ValueError(f"the observation is no array ({reason(error)}): {mend}") from None
+        raise ValueError(f"the observation is no array ({reason(error)}): {_wanted(about)}") from None
     if x.dtype.kind not in "fiu":
-        raise ValueError(f"the observation is of type {x.dtype}, not made of real numbers: {mend}")
+        raise ValueError(f"the observation is of type {x.dtype}, not made of real numbers: {_wanted(about)}")
     if x.shape[-1:] != (size,):
-        raise ValueError(f"the observation has shape {x.shape}: {mend}")
+        raise ValueError(f"the observation has shape {x.shape}: {_wanted(about)}")
     x = x.astype(np.float32, copy=False)
     if not np.isfinite(x).all():
         raise ValueError("the observation holds a NaN, or a number too large for float32: give finite ones")
@@ -204,6 +203,11 @@ def _observation(value: ArrayLike, about: Mapping[str, Any]) -> _Floats:
         return x
     clip = _float32(normal.get("clip", np.inf))
     return np.clip((x - _float32(normal["mean"])) / _float32(normal["std"]), -clip, clip)
+
+
+def _wanted(about: Mapping[str, Any]) -> str:
+    """What to give instead. Only where there is an error: to word it takes longer than a decision."""
+    return f"give [..., {about['size']}], {textwrap.shorten(_contents(about['blocks']), 200, placeholder=' ...')}"
 
 
 def _contents(blocks: list[dict[str, Any]]) -> str:

@@ -57,6 +57,7 @@ def test_children_of_a_carried_population_are_of_its_parents() -> None:
     assert counts.sum() == 400 and counts.min() > 90  # 133 each, four standard deviations
 
 
+@pytest.mark.full
 def test_a_population_of_theta_alone_is_as_without_one() -> None:
     env = Target()
     config = Config(num_iterations=2, updates_per_chunk=2, children=2, **{**SMALL, "horizon": 1})
@@ -70,6 +71,7 @@ def test_a_population_of_theta_alone_is_as_without_one() -> None:
     jax.tree.map(np.testing.assert_array_equal, (alone.actor, metrics), (carried.actor, same))
 
 
+@pytest.mark.full
 def test_what_a_generation_carries_are_its_next_best() -> None:
     """Five parents are the whole family of four children, if REINFORCE leaves theta alone."""
     env = Target()

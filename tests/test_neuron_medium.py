@@ -526,7 +526,7 @@ def test_the_bound_of_an_episode_is_what_the_best_assignments_earn(network: Path
     tolerance.close(bound.slowdown[0] * 9, best, best, 3 * ROUNDINGS)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_no_policy_exceeds_the_bound_where_pieces_are_lost_on_a_shared_channel(network: Path) -> None:
     env = NeuronAllocation(network, conditions="dynamic", num_devices=2, medium="shared")
     params = env.params(failure_probability=0.2, failure_window=0.5, bandwidth_low=5e7)
@@ -539,7 +539,7 @@ def test_no_policy_exceeds_the_bound_where_pieces_are_lost_on_a_shared_channel(n
     assert (played.latency >= bound.latency * (1 - slack)).all()
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_sending_the_input_once_can_be_best_on_a_slow_shared_channel() -> None:
     """8 bit: `Least` is better than `Random` and `Average` at 50 Mbit/s, and worse at 1 Gbit/s."""
     env = mec_jax.make("NeuronAllocation-v0", medium="shared")[0]

@@ -134,6 +134,12 @@ def test_file_that_is_no_policy_says_why(tmp_path: Path, content: bytes, said: s
     assert message.startswith(f"policy file {str(path)!r}: ") and said in message
 
 
+def test_no_error_is_worded_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To word one takes four times as long as a decision."""
+    monkeypatch.setattr("mec_jax.policy._wanted", lambda about: pytest.fail("worded"))
+    POLICY.act(OBSERVATION)
+
+
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"")
     path = str(tmp_path / "policy.npz")  # a text will do, too

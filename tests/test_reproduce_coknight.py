@@ -408,6 +408,7 @@ def test_partitions_keep_below_the_optimum_and_within_capacity() -> None:
 # The theorems
 
 
+@pytest.mark.full
 def test_a_knapsack_is_the_game_of_theorem_1() -> None:
     """Values, weights and capacity are those of the game, and so is the optimum, by trying all subsets of both."""
     generator = np.random.default_rng(5)

@@ -197,6 +197,7 @@ def test_the_page_is_written_from_measured_curves(tmp_path: Path, monkeypatch: p
         JOINT_BANDWIDTHS=(1, 5, 30, 100),
         DRAWS=1,
         SEEDS=2,
+        CHAINS=(),
     )
     monkeypatch.setattr(policies, "FIXED_SPLIT_SHARES", 10)
     page.main(["--out", str(tmp_path)])

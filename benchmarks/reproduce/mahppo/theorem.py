@@ -52,7 +52,7 @@ def pool(results: Results) -> Pool:
     columns = {name: np.array(column, float) for name, column in results["policies"]["policies"].items()}
     names = ("kind", "frames", "finished", "makespan", "total_energy", "return_0", "return_slope")
     tables = [np.stack([columns[name] for name in names])[:, columns["cut_off"] == 0]]
-    for name in {"mahppo_resnet18_n5", "beta"} & results.keys():
+    for name in sorted({"mahppo_resnet18_n5", "beta"} & results.keys()):
         beta = np.array([[point.get("beta", 0.47)] for point in results[name]["experiment"]["points"]])
         frames, tasks, objective, energy, cut_off = (
             results.final(name, metric) for metric in ("frames", "finished", "objective", "total_energy", "cut_off")

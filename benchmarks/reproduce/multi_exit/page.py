@@ -61,6 +61,9 @@ from benchmarks.reproduce.multi_exit.curves import (
     measure,
     optimal_splits,
 )
+from mec_jax.envs.multi_exit import MultiExitAllocation
+from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.solvers import multi_exit as solvers
 
 PAPER_SETUPS = ("image", "video")
 
@@ -114,12 +117,45 @@ class LearnedPolicies:
         return {"curves": {metric: rounded(values) for metric, values in found.items()}}
 
 
-def plan() -> list[Methods | LearnedPolicies]:
+@dataclass(frozen=True)
+class Chain:
+    """The exact optimum of an episode whose bandwidth is a Markov chain, with all of the profile's devices."""
+
+    name: str
+    env_id: str
+    steps: int
+    episodes: int
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Solve and play.
+
+        Returns:
+            `returns` at nominal speeds: `blind` of the oracle that does not look ahead and `bound`, means over the
+            episodes, and `optimum`, the expectation of the dynamic program; and the number of `devices`.
+        """
+        env, _ = mec_jax.make(self.env_id)
+        assert isinstance(env, MultiExitAllocation)
+        params = env.params(device_speed_spread=1, edge_speed_spread=1, max_steps_in_episode=self.steps)
+        keys = evaluation_keys(self.episodes)
+        blind = play_episodes(env, params, solvers.oracle_policy(env), params, keys).episode_return
+        returns = {
+            "blind": np.mean(blind),
+            "optimum": -solvers.switching_optimum(env, params).start_cost / float(params.reference_cost),
+            "bound": np.mean(solvers.bound(env, params, keys).episode_return),
+        }
+        return {"returns": {name: rounded(value) for name, value in returns.items()}, "devices": env.num_devices}
+
+
+CHAINS = ("MultiExitAllocation-Markov-v0", "MultiExitAllocation-Compressed-Markov-v0")
+
+
+def plan() -> list[Methods | LearnedPolicies | Chain]:
     """What is measured."""
     return [
         *(Methods(f"methods_{setup}", setup, SENSITIVITY, BANDWIDTHS) for setup in SETUPS),
         *(Methods(f"exits_{setup}", setup, EXITS, BANDWIDTHS) for setup in PAPER_SETUPS),
         *(Methods(f"joint_{setup}", setup, JOINT, JOINT_BANDWIDTHS) for setup in PAPER_SETUPS),
+        *(Chain(f"chain_{place}", env_id, steps=20, episodes=4096) for place, env_id in enumerate(CHAINS)),
         *(LearnedPolicies(f"learned_{setup}", setup, BANDWIDTHS, SEEDS) for setup in SETUPS),
     ]
 
@@ -217,6 +253,7 @@ def body(measured: Measured, judged: Sequence[Judged], drawn: Collection[str]) -
     yield from _summary(measured)
     yield from _costs(measured)
     yield from _sensitivity(measured)
+    yield from _chains(measured)
     yield from _joint(measured)
 
 
@@ -297,6 +334,26 @@ def _sensitivity(measured: Measured) -> Iterator[str]:
             ratios = (curve[name]["cost"] / curve[OPTIMUM]["cost"] for name in (ACO, SHARED_ACO, SPINN, FIXED))
             cells.append(" / ".join(f"{np.mean(ratio):.4f}" for ratio in ratios))
         yield f"| {setting} | {' | '.join(cells)} |"
+    yield ""
+
+
+def _chains(measured: Measured) -> Iterator[str]:
+    """Episodes with switches, which the paper does not have."""
+    chains = [content for name, content in measured.results.items() if name.startswith("chain_")]
+    if not chains:
+        return
+    yield from ("## Beyond the paper: a bandwidth that changes", "")
+    yield (
+        "Returns of episodes whose bandwidth is a Markov chain and where a new partition costs a switch, at nominal "
+        "speeds: of the optimum of each step, blind to switches; of the exact optimum, by dynamic programming over all "
+        "splits of all devices; and the bound, for which switches are free."
+    )
+    yield ""
+    yield "| environment | devices | steps | blind | optimum | bound |"
+    yield "|---|---|---|---|---|---|"
+    for chain in chains:
+        cells = " | ".join(f"{chain['returns'][name]:.3f}" for name in ("blind", "optimum", "bound"))
+        yield f"| {chain['experiment']['env_id']} | {chain['devices']} | {chain['experiment']['steps']} | {cells} |"
     yield ""
 
 
