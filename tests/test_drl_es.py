@@ -203,6 +203,7 @@ def test_lanes_of_a_sweep_in_one_program_equal_runs_chunk_by_chunk() -> None:
     assert trainer.num_frames == metrics.frames[1, -1] == chunk.frames[-1]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_drl_es_trains_on_every_kind_of_environment(name: str) -> None:
     env, params = make_env(name, {}, {})

@@ -9,6 +9,7 @@ from tests.test_every_env import SMALL
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "env_id",
     [

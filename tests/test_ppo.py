@@ -222,6 +222,7 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(bandit: tuple)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-4), lane, alone.actor)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", EACH_KIND)
 def test_ppo_trains_on_every_kind_of_environment(name: str) -> None:
     env, params = make_env(name, {}, {})

@@ -79,6 +79,7 @@ def assert_alike(path: Path, whole: Path) -> None:
     assert list(found) == list(expected)
 
 
+@pytest.mark.full
 def test_a_run_killed_in_another_process_ends_like_one_left_alone(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

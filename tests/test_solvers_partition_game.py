@@ -330,6 +330,7 @@ def small_network(folder: Path) -> Path:
     return write(folder, cut_table(("conv", 4e6, 2e5), ("conv", 8e6, 5e4), ("linear", 2e6, 1e3)))
 
 
+@pytest.mark.full
 def test_no_ruler_exceeds_the_optimum_and_a_plan_comes_closer_to_it_than_greed(tmp_path: Path) -> None:
     env = PartitionGame(small_network(tmp_path), num_devices=5)
     params = env.params(max_steps_in_episode=60, link_rate=1e9)
