@@ -223,6 +223,7 @@ def test_comparison_has_rulers(trained: Trained) -> None:
         assert row["terminated"] == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [(), ("--deterministic",)])
 def test_run_and_exported_policy_evaluate_alike(
     trained: Trained, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]

@@ -255,6 +255,7 @@ def test_scores_of_other_tasks_are_refused() -> None:
 # Reports
 
 
+@pytest.mark.full
 def test_newcomers_are_scored_between_random_and_the_optimum() -> None:
     env, _ = mec_jax.make("MultiExitAllocation-v0")
 
