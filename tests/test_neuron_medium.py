@@ -429,7 +429,8 @@ def test_what_is_expected_and_seen_follows_each_submission(network: Path, medium
         seen = env.situation(env.observe(KEY, state, None, params), params).queue
         now = (step + 2) * float(params.decision_time)
         for found, expected in zip(seen[:3], free, strict=True):
-            # Through a logarithm and back, as in the test of private links.
+            # Through a logarithm and back: float32's own 6e-8 of log10(1 + backlog / ideal), which is at most some 4,
+            # grow by ln 10 and by the backlog's share of what is logged; small ones are lost beside the 1.
             np.testing.assert_allclose(found, np.maximum(np.array(expected) - now, 0), rtol=1e-4, atol=1e-8)
         earlier = np.asarray(after.completion[step - 1]) if step else np.zeros(PIECES)
         delayed += int(np.sum(np.asarray(state.completion)[:step] > earlier[:step]))
@@ -503,7 +504,8 @@ def test_the_bound_of_a_layer_is_the_best_of_all_assignments(
         assert found.cost <= min(costs) * (1 + (ROUNDINGS + 8) * tolerance.ROUNDING)
     monkeypatch.setattr(neurons, "BOUND_ASSIGNMENTS", 1)
     untried = neurons.layer_bound(env, jnp.array(layer), devices, params, env.channels)
-    assert untried.best == untried.cost == pytest.approx(float(found.cost), rel=1e-5)
+    assert untried.best == untried.cost
+    tolerance.close(untried.cost, float(found.cost), found.cost, ROUNDINGS + 8)  # the same sum in another program
 
 
 @pytest.mark.full

@@ -333,6 +333,7 @@ def test_batches_steady_service_and_small_frames_change_what_they_should() -> No
     assert (steady.rates(ROOMY) >= plain.rates(ROOMY) * (1 - 1e-5)).all()
     small = timeline.measure({"pixel_bytes": 1})[V100]
     assert small.rates(WIRED)[0, -1] > 2 * plain.rates(WIRED)[0, -1]
+    # No raw frame is sent at cut 4: the same numbers go in, and other lanes beside them may round otherwise.
     np.testing.assert_allclose(small.rates(ROOMY)[4], plain.rates(ROOMY)[4], rtol=1e-5)
 
 
@@ -356,6 +357,7 @@ def test_simulated_seconds_have_the_means_of_the_law(link: float, edge: float) -
         assert abs(minutes.mean() - float(use[-1])) < 5 * minutes.std() / np.sqrt(20) + 1e-4
     sent = windows.simulate(0.08, link, edge, 8e6, ACTORS, 100).traffic  # 1 MB/s while the link is busy
     assert sent.counts.sum() == 100
+    # Of 100 random seconds; use of the link lies in 0 to 1, so that 0.15 is three standard errors at least.
     np.testing.assert_allclose(sent.mean, float(found.link_use[-1]), atol=0.15)
     np.testing.assert_allclose((sent.density * np.diff(sent.edges)).sum(), 1)
 
@@ -415,6 +417,7 @@ def test_a_knapsack_is_the_game_of_theorem_1() -> None:
     for _ in range(10):
         one = theorems.knapsack(generator)
         game = theorems.as_game(one)
+        # Differences of response times of up to 21 s, whose float32 roundings are 1e-6 each.
         np.testing.assert_allclose(game.utility, np.stack([one.values, 0 * one.values], 1), atol=1e-5)
         everyone = jnp.ones(one.values.size, bool)
         for choice in itertools.islice(itertools.product((0, 1), repeat=one.values.size), 0, None, 7):
@@ -493,6 +496,6 @@ def test_numbers_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:
     world_ = timeline.measure({})[V100]
     back = measured._world(V100, json.loads(json.dumps(measure._world(world_))))
     for name in ("edge_time", "throughput", "edge_use", "traffic", "fig10"):
-        np.testing.assert_allclose(getattr(world_, name), getattr(back, name), rtol=6e-5)
+        np.testing.assert_allclose(getattr(world_, name), getattr(back, name), rtol=6e-5)  # five digits are kept
     assert json.loads(json.dumps(measure.shortened(np.array([1.0, np.nan])))) == [1.0, None]
     assert world_.rates(LIMITED).shape == (NUM_CUTS + 1, data.MOST_ACTORS)

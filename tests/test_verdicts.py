@@ -97,7 +97,10 @@ def test_what_flips_over_the_settings_is_undetermined():
     assert many.text == "holds in 1 of 10 settings (a); does not hold in 9 of 10 settings. With a: a"
     assert verdicts.in_settings({"a": HOLDS, "b": HOLDS}, "a") == Verdict(Status.HOLDS, "a (so in all 2 settings)")
     assert verdicts.in_settings({"a": HOLDS, "b": part}, "a").status == Status.ONLY_WHEN
-    assert verdicts.in_settings({"a": FAILS, "b": part}, "a").status == Status.ONLY_WHEN
+    assert verdicts.in_settings({"a": FAILS, "b": part}, "a").status == Status.UNDETERMINED
+    hidden = Verdict(Status.NOT_PUBLIC, "d")
+    assert verdicts.in_settings({"a": FAILS, "b": hidden}, "a").status == Status.FAILS  # nothing holds
+    assert verdicts.in_settings({"a": HOLDS, "b": hidden}, "a").status == Status.UNDETERMINED
 
 
 def test_converged_settling_and_reaching():

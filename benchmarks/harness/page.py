@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
-from benchmarks.harness.claims import Claim, Judged, counted, judge_all
+from benchmarks.harness.claims import Claim, Judged, Origin, counted, judge_all
 from benchmarks.harness.experiments import NotMeasured, rounded
 from benchmarks.harness.results import RESULTS, write_result
-from benchmarks.harness.verdicts import Status, Verdict
+from benchmarks.harness.verdicts import Status
 
 MARKS = {
     Status.HOLDS: "yes",
@@ -113,7 +113,7 @@ def claim_table(judged: Iterable[Judged]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for claim, verdict in judged:
         said = f"{claim.where}: {claim.words}"
-        if claim.origin.value != "the paper":
+        if claim.origin is not Origin.PAPER:
             said += f" ({claim.origin})"
         yield f"| {claim.id} | {said} | **{verdict.status}** | {claim.fails_if} | {verdict.text} |"
 
@@ -135,11 +135,6 @@ def sensitivity_table[D](settings: Mapping[str, D], claims: Sequence[Claim[D]]) 
 def legend() -> str:
     """What the marks of a sensitivity table mean."""
     return ", ".join(f'"{mark}": {status}' for status, mark in MARKS.items())
-
-
-def verdict_of(judged: Iterable[Judged], claim_id: str) -> Verdict:
-    """The verdict on a claim."""
-    return next(verdict for claim, verdict in judged if claim.id == claim_id)
 
 
 # What is in a picture

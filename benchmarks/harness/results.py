@@ -1,8 +1,6 @@
 """Where results are kept, how they are written, and the command lines of the scripts that do."""
 
 import argparse
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from mec_jax import files
@@ -36,8 +34,3 @@ def command_line(module: str, doc: str | None, out: Path | None = None) -> argpa
         kind = "file" if out.suffix else "folder"
         parser.add_argument("--out", type=Path, default=out, help=f"{kind} of the results (default: {out.name})")
     return parser
-
-
-def typed(module: str, arguments: Sequence[str]) -> str:
-    """What was typed to run a module."""
-    return shlex.join(["python", "-m", module, *arguments])

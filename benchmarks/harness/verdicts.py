@@ -182,8 +182,9 @@ def monotone(x_name: str, x: Sequence[float], values: np.ndarray, rising: bool, 
 
 
 def in_settings(verdicts: Mapping[str, Verdict], default: str) -> Verdict:
-    """Of a claim judged over the range of what a paper leaves out, by setting: what it is everywhere, or, if it holds
-    in some settings and does not hold in others, undetermined; else it holds in part.
+    """Of a claim judged over the range of what a paper leaves out, by setting: what it is everywhere; or undetermined
+    if it holds, be it in part, in some settings and does not in others; it holds only in part if it does so in some
+    settings and else throughout; and where nothing holds, it is the first of the other statuses.
 
     Args:
         verdicts: By setting.
@@ -197,8 +198,16 @@ def in_settings(verdicts: Mapping[str, Verdict], default: str) -> Verdict:
         status = next(iter(names))
         return Verdict(status, f"{verdicts[default].text} (so in all {len(verdicts)} settings)")
     parts = "; ".join(f"{status} in {_few(found, len(verdicts))}" for status, found in names.items())
-    flips = Status.HOLDS in names and Status.FAILS in names
-    return Verdict(Status.UNDETERMINED if flips else Status.ONLY_WHEN, f"{parts}. {text[0].upper()}{text[1:]}")
+    text = f"{parts}. {text[0].upper()}{text[1:]}"
+    others = names.keys() - {Status.HOLDS, Status.ONLY_WHEN}
+    if not others:
+        return Verdict(Status.ONLY_WHEN, text)
+    return Verdict(_first(others) if others == names.keys() else Status.UNDETERMINED, text)
+
+
+def _first(statuses: Collection[Status]) -> Status:
+    """In the order of `Status`."""
+    return next(status for status in Status if status in statuses)
 
 
 def _few(names: Sequence[str], total: int) -> str:
@@ -247,7 +256,7 @@ def together(parts: Mapping[str, Verdict]) -> Verdict:
         for name, part in parts.items()
     )
     if statuses.isdisjoint({Status.HOLDS, Status.ONLY_WHEN}):
-        return Verdict(next(status for status in Status if status in statuses), f"{each}. {text}")
+        return Verdict(_first(statuses), f"{each}. {text}")
     return Verdict(Status.ONLY_WHEN, f"taken apart, {each}. {text}")
 
 

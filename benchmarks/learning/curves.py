@@ -3,6 +3,8 @@
     python -m benchmarks.learning.curves --only mahppo_fast_MultiUEOffloading-v0_num_ues5   # 5 seeds
     python -m benchmarks.learning.curves --missing   # all of TASKS that are not in results/learning
 
+Curves that share a panel are means over as many episodes: where the others have 4, say `--episodes 4`.
+
 A run is measured as `mec-jax train` does: on the environment's evaluation scenario, MAHPPO by sampled actions, others
 by their likeliest ones.
 """

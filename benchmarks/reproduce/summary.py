@@ -48,9 +48,11 @@ def summary(papers: Mapping[str, list[Judged]]) -> str:
         "and what was measured is on the pages, with the figures.",
         "",
         "- **holds**: with the whole 95 % interval, beyond a threshold that is smaller than the effect.",
-        "- **holds only when**: in some of the cases that the claim is about; the page names them.",
+        "- **holds only when**: in some of the cases that the claim is about, which the page names; or wholly with some "
+        "values of what the paper leaves out, and in part with all others.",
         "- **does not hold**: in none of them.",
-        "- **undetermined**: it holds with some values of what the paper leaves out, and does not with others.",
+        "- **undetermined**: it holds, be it in part, with some values of what the paper leaves out, and does not with "
+        "others.",
         "- **needs what is not public**, **not run**: as they say.",
         "",
         "A claim that is judged once more stands in another setting; ours are not in the papers. The fifth paper, on "

@@ -68,6 +68,12 @@ def curve(data: Data, reading: str, axis: str, *path: str) -> dict[str, np.ndarr
     return {key: np.array(values, float) for key, values in found.items()}
 
 
+def latencies(data: Data, reading: str, axis: str, variant: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """s of Hierarchical and of DeColla, [point], for one of `sides`."""
+    medium, split = variant
+    return curve(data, reading, axis, HIERARCHICAL, split)["latency"], decolla(data, reading, axis, medium)["latency"]
+
+
 # Fig. 6a
 
 
@@ -128,9 +134,7 @@ def bandwidth_helps(data: Data) -> Verdict:
     x = data.axis("sweep", "bandwidths")
 
     def one(reading: str, variant: tuple[str, str]) -> Verdict:
-        medium, split = variant
-        theirs = curve(data, reading, "bandwidth", HIERARCHICAL, split)["latency"]
-        ours = decolla(data, reading, "bandwidth", medium)["latency"]
+        theirs, ours = latencies(data, reading, "bandwidth", variant)
         return both({HIERARCHICAL: course("B", x, theirs, False, "s"), DECOLLA: course("B", x, ours, False, "s")})
 
     return over(one, data.readings, sides(data))
@@ -142,9 +146,8 @@ def decolla_beats_hierarchical(data: Data) -> Verdict:
     x = [b for b, inside in zip(every, above, strict=True) if inside]
 
     def one(reading: str, variant: tuple[str, str]) -> Verdict:
-        medium, split = variant
-        theirs = curve(data, reading, "bandwidth", HIERARCHICAL, split)["latency"]
-        ratio = (theirs / decolla(data, reading, "bandwidth", medium)["latency"])[above]
+        theirs, ours = latencies(data, reading, "bandwidth", variant)
+        ratio = (theirs / ours)[above]
         return by_point("B", x, (ratio > 1).tolist(), listed("B", x, ratio, "= Hierarchical / DeColla") + " Mbit/s")
 
     return over(one, data.readings, sides(data))
@@ -160,9 +163,8 @@ def crossover_at_10(data: Data) -> Verdict:
     x = data.axis("sweep", "bandwidths")
 
     def one(reading: str, variant: tuple[str, str]) -> Verdict:
-        medium, split = variant
-        theirs = curve(data, reading, "bandwidth", HIERARCHICAL, split)["latency"]
-        found = crossover(x, decolla(data, reading, "bandwidth", medium)["latency"], theirs)
+        theirs, ours = latencies(data, reading, "bandwidth", variant)
+        found = crossover(x, ours, theirs)
         text = "none on the axis" if np.isnan(found) else f"from {found:g} Mbit/s on, of {x[0]:g} and more"
         return judged(found == FROM, f"DeColla is faster: {text}")
 
@@ -214,9 +216,8 @@ def decolla_under_load(data: Data) -> Verdict:
     x = [usage for usage, inside in zip(every, busy, strict=True) if inside]
 
     def one(reading: str, variant: tuple[str, str]) -> Verdict:
-        medium, split = variant
-        theirs = curve(data, reading, "usage", HIERARCHICAL, split)["latency"]
-        ratio = (theirs / decolla(data, reading, "usage", medium)["latency"])[busy]
+        theirs, ours = latencies(data, reading, "usage", variant)
+        ratio = (theirs / ours)[busy]
         return by_point("usage", x, (ratio > 1).tolist(), listed("usage", x, ratio, "= Hierarchical / DeColla"))
 
     return over(one, data.readings, sides(data))
