@@ -48,10 +48,10 @@ def summary(papers: Mapping[str, list[Judged]]) -> str:
         "and what was measured is on the pages, with the figures.",
         "",
         "- **holds**: with the whole 95 % interval, beyond a threshold that is smaller than the effect.",
-        "- **holds only when**: in some of the cases that the claim is about, which the page names; or wholly with some "
-        "values of what the paper leaves out, and in part with all others.",
+        "- **holds only when**: in some of the cases that the claim is about, which the page names; or wholly with "
+        "some values of what the paper leaves out, and in part with all others.",
         "- **does not hold**: in none of them.",
-        "- **undetermined**: it holds, be it in part, with some values of what the paper leaves out, and does not with "
+        "- **undetermined**: it holds, be it in part, with some values of what the paper leaves out, and not with "
         "others.",
         "- **needs what is not public**, **not run**: as they say.",
         "",

@@ -99,7 +99,8 @@ def body(results: Results, judged: Sequence[Judged], drawn: Collection[str]) -> 
     machines = {described(content["machine"], ("device", "python"), VERSIONS) for content in measured.values()}
     yield from (f"Machine: {name}." for name in sorted(machines))
     seconds = sum(content["wall_s"] for content in measured.values())
-    yield from (f"Time: {seconds / 3600:.2f} h in all, of one process; the command runs two at a time.", "")
+    about = "of one process, some of it beside other jobs; the command runs two at a time"
+    yield from (f"Time: {seconds / 3600:.2f} h in all, {about}.", "")
     for name, (title, some) in SECTIONS.items():
         yield from (f"## {title}", "")
         yield from picture(name, title, drawn)
