@@ -1,6 +1,6 @@
 """Inferences by DeColla's mechanism in the suite's environments, as any policy allocates them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -38,6 +38,11 @@ def use_variance(busy: Any, latency: Any) -> np.ndarray:
     return np.var(np.asarray(busy, float) / np.asarray(latency, float)[..., None], axis=-1)
 
 
+def stacked(trees: Sequence[Any]) -> Any:
+    """Trees of the same structure as one, [tree, ...]."""
+    return jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *trees)
+
+
 def alone(
     env: NeuronAllocation,
     reading: Reading,
@@ -69,10 +74,7 @@ def alone(
         )
 
     points = [at(bandwidth, usage) for bandwidth, usage in zip(bandwidths, usages, strict=True)]
-    params = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *points)
-    gives = [given(point) for point in points]
-    reads = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *gives)
-    busy, latency = _alone(env, policy, params, reads)
+    busy, latency = _alone(env, policy, stacked(points), stacked([given(point) for point in points]))
     return Alone(np.asarray(latency, float), use_variance(busy, latency))
 
 

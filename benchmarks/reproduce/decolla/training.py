@@ -19,7 +19,7 @@ from algos.actor import actor_policy
 from algos.runs import as_arrays
 from benchmarks.harness.experiments import rounded
 from benchmarks.harness.results import RESULTS
-from benchmarks.reproduce.decolla.inference import alone, together
+from benchmarks.reproduce.decolla.inference import alone, stacked, together
 from benchmarks.reproduce.decolla.readings import BANDWIDTHS, DEVICES, MBPS, READINGS, USAGE, USAGES, Reading
 from mec_jax import make
 from mec_jax.contracts import Problem
@@ -61,7 +61,7 @@ class Learner:
         trainer = drl_es.make_trainer(env, config)
         self.chunks, self.frames = trainer.num_chunks, trainer.num_frames
         self.policy = actor_policy(env, config, drl_es.ALGORITHM.deterministic)
-        self._params = jax.tree.map(lambda *x: jnp.stack([jnp.asarray(y) for y in x]), *scenarios)
+        self._params = stacked(scenarios)
         self._hparams = as_arrays(hparams)
         each = jax.vmap(jax.vmap(trainer.init, (None, None, 0)), (None, 0, None))
         self.state = jax.jit(each)(self._hparams, self._params, jax.vmap(jax.random.key)(jnp.arange(seeds)))
