@@ -94,6 +94,7 @@ def searched() -> Any:
     return best_plan(PAIR, PAIR.evaluation_params(), KEY, frames=20, rounds=3, generations=16, population=40)
 
 
+@pytest.mark.full
 def test_best_plan_reports_what_its_plan_does_and_beats_constant_actions(searched: Any) -> None:
     params = PAIR.evaluation_params()
     again = play_plan(PAIR, params, searched.plan, evaluation_keys(1))

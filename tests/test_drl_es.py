@@ -178,6 +178,7 @@ def test_episodes_end_and_count_once() -> None:
 # One program
 
 
+@pytest.mark.full
 def test_lanes_of_a_sweep_in_one_program_equal_runs_chunk_by_chunk() -> None:
     env = Target()
     params = env.default_params

@@ -282,6 +282,7 @@ def test_newcomers_are_scored_between_random_and_the_optimum() -> None:
     assert len(table) == 2 + len(rows) and len({line.count("|") for line in table}) == 1
 
 
+@pytest.mark.full
 def test_savings_are_measured_against_local() -> None:
     report = evaluate("MultiUEOffloading-v0", {"Mine": lambda observation, key: LOCAL}, episodes=2, num_ues=2)
     mine = report.rows["Mine"]

@@ -54,6 +54,7 @@ def test_the_default_preset_suits_the_environment(name: str, of_ppo: str, of_drl
     assert chosen == [of_ppo, of_drl_es]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SMALL)
 def test_it_keeps_the_contract(name: str) -> None:
     learner, (make, changes) = algorithm(name), SMALL[name]

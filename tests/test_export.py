@@ -224,7 +224,6 @@ def test_command_line_trains_evaluates_and_reports_several_runs_without_rulers(t
 
 
 @pytest.mark.full
-@pytest.mark.slow
 @pytest.mark.usefixtures("few_episodes")
 def test_runs_with_other_hyper_parameters_are_not_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MultiExitAllocation, "solver", Solver((), baselines, few_rulers))
@@ -240,7 +239,7 @@ def test_runs_with_other_hyper_parameters_are_not_summed_up(tmp_path: Path, monk
     assert all(row["return"] <= best["return"] + rounding for row in rows.values())
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.usefixtures("few_episodes")
 def test_sizes_and_networks_of_any_environment_are_set_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

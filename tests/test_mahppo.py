@@ -613,6 +613,7 @@ def test_counts_of_a_run(trainer: mahppo.Trainer) -> None:
     assert make_trainer(OFFLOADING, dataclasses.replace(TINY, num_frames=1)).num_chunks == 1
 
 
+@pytest.mark.full
 def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(trainer: mahppo.Trainer, train: Callable) -> None:
     traces = []
 

@@ -387,6 +387,7 @@ def test_the_situation_is_read_back_from_the_observation(tiny: NeuronSharing) ->
 # --- Rulers ---
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "numbers",
     [

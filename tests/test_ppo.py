@@ -200,6 +200,7 @@ def bandit() -> tuple[Any, Any, Any]:
     return env, ppo.make_trainer(env, config), env.default_params
 
 
+@pytest.mark.full
 def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(bandit: tuple) -> None:
     _, trainer, params = bandit
     keys = jax.random.split(KEY, 2)

@@ -150,6 +150,7 @@ def test_shortest_completion_is_within_one_percent_of_the_optimum_on_the_testbed
     assert float(bound.slowdown[0]) * 318 == pytest.approx(optimum, rel=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("env_id", IDS)
 def test_no_baseline_exceeds_the_bound(env_id: str) -> None:
     env, params = mec_jax.make(env_id)
