@@ -18,7 +18,8 @@ from torch import nn
 
 import mec_jax
 from algos.cli.profile import Profile as Command
-from benchmarks.robustness.corrupt_files import REFUSED, WHOLE, policy_fates, profile_fates
+from benchmarks.harness.campaign import REFUSED, WHOLE
+from benchmarks.robustness.corrupt_files import policy_fates, profile_fates
 from mec_jax.envs.offloading import OffloadAction
 from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.policy import load_policy

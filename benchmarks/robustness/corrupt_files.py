@@ -1,20 +1,16 @@
 """Damaged profile and policy files: each one clear ValueError, never a crash.
 
-    python -m benchmarks.robustness.corrupt_files              # 10^4 of each kind
+    python -m benchmarks.robustness profiles policies
 
 A file is damaged as disks, networks and editors do it: bits flipped, bytes overwritten, cut out, doubled, exchanged,
 the end lost; and a profile's JSON also by values of another type, size or sign, and by fields that are missing, unknown
 or double. Damage may leave a file whole: a digit of a number, a letter of a description, a date in an archive that no
-one reads. Then it must load: a policy unchanged, since it carries a digest, a profile with sensible numbers. Exits 1 if
-anything else happens.
+one reads. Then it must load: a policy unchanged, since it carries a digest, a profile with sensible numbers.
 """
 
 import copy
 import json
 import math
-import sys
-import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -23,12 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.machine import machine
-from benchmarks.harness.results import RESULTS, command_line, write_result
+from benchmarks.harness.campaign import WHOLE, fate
 from mec_jax.policy import KIND, SCHEMA, Policy, load_policy, save_policy
 from mec_jax.profiles import Profile, load_profile
-
-REFUSED, WHOLE = "refused with a clear ValueError", "whole in spite of the damage"
 
 VALUES: tuple[Any, ...] = (None, True, -1, 0, 1e999, -1e-9, math.nan, 10**30, "x", "", [], [1, 2], {}, {"x": 1}, [[[]]])
 """What stands in for a value of a profile."""
@@ -83,18 +76,14 @@ def _nodes(value: Any) -> Iterator[Any]:
         yield from _nodes(child)
 
 
-def fate(load: Callable[[Path], Any], path: Path, content: bytes, is_sound: Callable[[Any], bool]) -> str:
-    """What becomes of a file with this content: `REFUSED`, `WHOLE` or what should not happen."""
+def _fate(load: Callable[[Path], Any], path: Path, content: bytes, is_sound: Callable[[Any], bool]) -> str:
+    """What becomes of a file with this content."""
     path.write_bytes(content)
-    try:
-        loaded = load(path)
-    except ValueError as error:
-        said = str(error)
-        clear = type(error) is ValueError and repr(str(path)) in said and "\n" not in said and len(said) < 700
-        return REFUSED if clear else f"unclear: {type(error).__name__}: {said}"
-    except Exception as error:
-        return f"crash: {type(error).__name__}: {error}"
-    return WHOLE if is_sound(loaded) else f"loaded though it is not sound: {loaded!r}"
+
+    def verdict(loaded: Any) -> str:
+        return WHOLE if is_sound(loaded) else f"loaded though it is not sound: {loaded!r}"
+
+    return fate(lambda: load(path), verdict, repr(str(path)))
 
 
 def sound_profile(profile: Profile) -> bool:
@@ -161,7 +150,7 @@ def profile_fates(count: int, seed: int, folder: Path) -> Counter[str]:
     fates: Counter[str] = Counter()
     for index in range(count):
         broken = (damaged, damaged_json)[index % 2](content, rng)
-        fates[fate(load_profile, path, broken, sound_profile)] += 1
+        fates[_fate(load_profile, path, broken, sound_profile)] += 1
     return fates
 
 
@@ -173,30 +162,5 @@ def policy_fates(count: int, seed: int, folder: Path, load: Callable[[Path], Pol
     path = folder / "damaged.npz"
     fates: Counter[str] = Counter()
     for _ in range(count):
-        fates[fate(load, path, damaged(content, rng), lambda loaded: same_policy(loaded, policy))] += 1
+        fates[_fate(load, path, damaged(content, rng), lambda loaded: same_policy(loaded, policy))] += 1
     return fates
-
-
-def main() -> int:
-    parser = command_line(__spec__.name, __doc__, RESULTS / "corrupt_files.txt")
-    parser.add_argument("--count", type=int, default=10_000, help="files of each kind")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    lines = []
-    failures = 0
-    for kind, fates in (("profiles", profile_fates), ("policies", policy_fates)):
-        with tempfile.TemporaryDirectory() as folder:
-            start = time.perf_counter()
-            found = fates(options.count, options.seed, Path(folder))
-        lines.append(f"{options.count} damaged {kind} in {time.perf_counter() - start:.0f} s")
-        lines += [f"  {number:6d} {what}" for what, number in found.most_common()]
-        failures += sum(number for what, number in found.items() if what not in (REFUSED, WHOLE))
-    lines += [f"{failures} crashed, loaded though not sound, or said so unclearly", "", json.dumps(machine())]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    write_result(options.out, text)
-    return int(failures > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
