@@ -33,6 +33,7 @@ from mec_jax.envs.offloading import (
     Params,
     observation_table,
 )
+from mec_jax.memory import check_memory
 from mec_jax.policy import AS_RETURNED
 
 
@@ -181,6 +182,7 @@ def hinges(num_ues: int) -> tuple[Float[np.ndarray, "observation hinge"], Float[
     with their mirror images 40 (m - t) and 80 (m - t) - 1, and 20 (k - t) for two k; and 20 (k - m) for several k. The
     constants are for some 200 tasks, of which a frame finishes 0.05 to 0.1.
     """
+    check_memory(f"the hinges of {num_ues} UEs", 8 * 4 * num_ues * (4 * num_ues + 2 * (10 * num_ues + 11)))
     ends = np.array([0.03, 0.06, 0.09, 0.12, 0.15, 0.18, 0.22, 0.26, 0.3, 0.36, 0.44])
     share, time, bits, distance = (np.eye(num_ues * len(UE_FIELDS))[:, entries] for entries in _columns(num_ues))
     behind = share @ (np.eye(num_ues) - 1 / num_ues)

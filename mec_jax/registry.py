@@ -68,7 +68,8 @@ def make(env_id: str, **static: object) -> tuple[Any, Any]:  # of the classes th
         recompiling.
 
     Raises:
-        ValueError: If there is no such id or an argument does not fit.
+        ValueError: If there is no such id, an argument does not fit, or it would need more memory than the limit
+            (`mec_jax.memory`).
     """
     env = _construct(env_id, static)
     return env, env.default_params
@@ -100,8 +101,12 @@ def _constructor(entry: _Entry) -> "Callable[..., Problem]":
 
 
 def _construct(env_id: str, static: dict[str, object]) -> "Problem":
+    from mec_jax.memory import check_problem  # JAX comes with the first environment
+
     arguments = static_arguments(env_id, **static)
-    return _constructor(_entries[env_id])(**arguments).called(env_id)
+    env = _constructor(_entries[env_id])(**arguments).called(env_id)
+    check_problem(env)
+    return env
 
 
 def join_gymnax() -> None:

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Problem, Step, Traits
 from mec_jax.files import check_count
+from mec_jax.memory import check_memory
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import parameter
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
@@ -30,6 +31,9 @@ INPUT_BITS = 1_204_224
 
 MIN_POWER = 1e-10
 """Lowest transmit power in W (reference implementation)."""
+
+_PAIR_BYTES = 16
+"""Byte in a step of each pair of UEs that may interfere."""
 
 
 class OffloadAction(NamedTuple):
@@ -150,12 +154,13 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
     ) -> None:
         self.num_ues = check_count("num_ues", num_ues)
         self.num_channels = check_count("num_channels", num_channels)
+        check_memory(f"the interference of {num_ues} UEs", _PAIR_BYTES * num_ues**2)  # before there is a list of them
         names = [profile] * num_ues if isinstance(profile, str | os.PathLike) else list(profile)
         if len(names) != num_ues:
             raise ValueError(f"{len(names)} profiles for {num_ues} UEs: give one, or one per UE")
-        loaded = {name: load_profile(name) for name in names}
+        loaded = {name: load_profile(name) for name in dict.fromkeys(names)}
         self.profiles: tuple[Profile, ...] = tuple(loaded[name] for name in names)
-        self.num_points = max(profile.num_points for profile in self.profiles)
+        self.num_points = max(profile.num_points for profile in loaded.values())
 
     @property
     @override
