@@ -79,23 +79,24 @@ def save(folder: Path, manifest: Manifest, state: PyTree) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    name = str(manifest.update)
-    unfinished = folder.absolute() / f"{name}.unfinished"
+    unfinished, whole = folder.absolute() / f"{manifest.update}.unfinished", folder / str(manifest.update)
     try:
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             checkpointer.save(unfinished, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}), force=True)
-    except ValueError as error:  # of tensorstore, whatever the disk said
+        for path in unfinished.rglob("*"):
+            if path.is_file():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+        write_text(unfinished / MANIFEST, sealed(manifest._replace(files=file_digests(unfinished))._asdict()))
+    except Exception as error:
+        remove_unfinished_checkpoints(folder)
+        # Tensorstore puts what the disk says into the text of an error of its own.
         if (code := re.search(r"os_error_code='(\d+)'", str(error))) is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
-    for path in unfinished.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-    write_text(unfinished / MANIFEST, sealed(manifest._replace(files=file_digests(unfinished))._asdict()))
-    if (folder / name).exists():  # damaged, so that the run came to this update again
-        shutil.rmtree(folder / name)
-    unfinished.rename(folder / name)
+    if whole.exists():  # damaged, so that the run came to this update again
+        shutil.rmtree(whole)
+    unfinished.rename(whole)
 
 
 def remove_others(folder: Path, kept: Collection[int | None]) -> None:

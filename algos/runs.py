@@ -119,7 +119,7 @@ class RunFolder:
             self._board.write_event(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
             for row in self.rows:
                 self._show(row)
-        self._newest = None if self.state is None else int(self.state.update)
+        self._newest: int | None = None if self.state is None else int(self.state.update)
         self._digest = hashlib.sha256(table)
         self._size = len(table)
         self._writer = ThreadPoolExecutor(1)

@@ -19,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is None:
         stop.install()
         logging.basicConfig(format="mec-jax: %(message)s")
+        sys.unraisablehook = lambda _: None  # of threads of libraries: who waits for them gets the error
     arguments = sys.argv[1:] if arguments is None else [*arguments]  # a submodule is called list
     import tyro  # takes long
 
