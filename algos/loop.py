@@ -29,11 +29,10 @@ class Result(NamedTuple):
 
     learned: PyTree  # what the algorithm's policy reads
     frames: int
-    interrupted: bool
 
 
 def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None]) -> Result:
-    """Train, evaluating and saving a checkpoint after every chunk. Ctrl-C ends the run after the last whole chunk.
+    """Train, evaluating and saving a checkpoint after every chunk.
 
     A run that goes on from a checkpoint does what it would have done without the break, bit for bit: the state holds
     all that a chunk depends on, and the program is the same.
@@ -44,14 +43,14 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
         report: Called after each chunk.
 
     Raises:
-        ValueError: If the losses are no longer finite; the checkpoints before that stay.
+        ValueError: If the losses are no longer finite, or the folder cannot be written; the checkpoints before stay.
     """
     env, params = run.make_env()
     learner = algorithm(run.algorithm)
     trainer = learner.make_trainer(env, run.config)
     frames = int(folder.rows[-1]["frames"]) if folder.rows else 0
     if folder.state is not None and frames >= trainer.num_frames:
-        return Result(learner.learned(folder.state), frames, interrupted=False)
+        return Result(learner.learned(folder.state), frames)
     scenario = env.evaluation_params(params)
     policy = learner.make_policy(env, run.config, learner.deterministic)
     hparams, keys = as_arrays(run.hparams), evaluation_keys(CURVE_EPISODES)
@@ -67,24 +66,19 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
         run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
 
     state = init(hparams, params, key) if folder.state is None else folder.state
-    try:
-        while frames < trainer.num_frames:
-            new_state, metrics = run_chunk(state, hparams, params)
-            learned = learner.learned(new_state)
-            evaluation = evaluate(scenario, (learned, params), keys)
-            metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
-            losses = [value for name, value in metrics._asdict().items() if name.endswith("loss")]
-            if not all(np.isfinite(x).all() for x in jax.tree.leaves((learner.trained(new_state), losses))):
-                raise ValueError(
-                    f"the losses diverged after frame {frames}: lower the learning rates or the clip range"
-                )
-            state, frames = new_state, int(metrics.frames[-1])
-            folder.log(frames, _row(metrics, evaluation))
-            folder.save(int(state.update), state)
-            report(Progress(frames, trainer.num_frames, evaluation, metrics))
-    except KeyboardInterrupt:
-        return Result(learner.learned(state), frames, interrupted=True)
-    return Result(learner.learned(state), frames, interrupted=False)
+    while frames < trainer.num_frames:
+        new_state, metrics = run_chunk(state, hparams, params)
+        learned = learner.learned(new_state)
+        evaluation = evaluate(scenario, (learned, params), keys)
+        metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
+        losses = [value for name, value in metrics._asdict().items() if name.endswith("loss")]
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves((learner.trained(new_state), losses))):
+            raise ValueError(f"the losses diverged after frame {frames}: lower the learning rates or the clip range")
+        state, frames = new_state, int(metrics.frames[-1])
+        folder.save(int(state.update), state, frames, _row(metrics, evaluation))
+        report(Progress(frames, trainer.num_frames, evaluation, metrics))
+    folder.finish()
+    return Result(learner.learned(state), frames)
 
 
 def _row(metrics: Any, evaluation: Episodes) -> dict[str, float]:

@@ -1,31 +1,56 @@
-"""A run's folder: config, metrics and checkpoints."""
+"""A run's folder: config, metrics and checkpoints.
 
+`config.json` defines the run and has a digest of itself. A checkpoint has the digests of its files, of `config.json`
+and of `metrics.csv` up to its own row, and all are checked before anything is made of them. On disk a row comes after
+its checkpoint: rows without one say that it was lost, not that a process was killed.
+"""
+
+import contextlib
 import csv
 import dataclasses
 import fcntl
-import itertools
-import json
+import hashlib
+import io
+import logging
 import math
 import os
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
-import tensorstore
 from jaxtyping import PyTree
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
 from algos.algorithms import algorithm, algorithms, make_env
+from algos.checkpoints import (
+    Manifest,
+    checkpoints,
+    has_manifest,
+    remove_others,
+    remove_unfinished_checkpoints,
+    restore,
+    save,
+    verify,
+)
+from algos.integrity import digest, sealed, unsealed
 from mec_jax.contracts import Problem
-from mec_jax.files import reason, remove_unfinished, write_text
+from mec_jax.files import reason, remove_unfinished, write_bytes, write_text
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
+CHECKPOINTS = "checkpoints"
+
+_MEND = "train again, or copy the folder again"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,100 +74,163 @@ class RunConfig:
 class RunFolder:
     """A run's folder while it trains; one process at a time.
 
-    It can be killed at any moment: files and checkpoints are written aside and renamed into place when they are whole,
-    `metrics.csv` grows by a row before each checkpoint, and rows later than the newest checkpoint are dropped.
+    It can be killed at any moment: files and checkpoints are written aside and renamed into place when they are whole.
+    `metrics.csv` grows by a row after each checkpoint, which holds the row as well.
 
     Args:
         path: The folder. That of a new run must not exist or be empty.
-        run: A new run; None goes on with the one that is there.
+        run: A new run; None goes on with the one that is there, from its newest whole checkpoint.
 
     Attributes:
         run: What is run.
-        state: The newest checkpoint when the folder was opened; None if there was none.
+        state: The checkpoint when the folder was opened; None if there was none.
         rows: Of `metrics.csv`, one a chunk.
 
     Raises:
-        ValueError: If the folder is in use or cannot be written, or if there is no run to go on with or it is damaged.
+        ValueError: If the folder is in use or cannot be written, if there is no run to go on with, or if nothing in it
+            is whole that the run could go on from. A damaged checkpoint with a whole one before it is a warning.
     """
 
     def __init__(self, path: Path, run: RunConfig | None = None) -> None:
         self.path = path
         self.state: Any = None
         self.rows: list[dict[str, float]] = []
-        try:
+        table = b""  # what metrics.csv holds
+        with _writing(path, "name another with --out" if run is not None else "make it writable, or go on with a copy"):
             if run is not None:
                 if path.exists() and any(path.iterdir()):
                     raise ValueError(f"run folder {str(path)!r} is not empty: name another with --out")
                 path.mkdir(parents=True, exist_ok=True)
-                write_text(path / CONFIG, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
-                self.run = run
+                self.run, self._config = run, dataclasses.asdict(run)
+                write_text(path / CONFIG, sealed(self._config))
                 self._lock = _lock(path / CONFIG)
             else:
-                self.run, template = _load_config(path)
+                _read_config(path)  # where there is no run, there is nothing to lock
                 self._lock = _lock(path / CONFIG)
                 try:
-                    remove_unfinished(path)
-                    self.state = _newest_checkpoint(path, template)
-                    self._keep_rows()
+                    table = self._take_up()
                 except BaseException:
                     self._lock.close()
                     raise
-            # A kill takes events that were not flushed. TensorBoard hides what it has from step 0 on and gets all anew.
-            self._board = SummaryWriter(str(path / "tensorboard"), purge_step=0)
-            self._csv_file = (path / METRICS).open("a", newline="")
-            self._checkpoints = _checkpoints(path)
-        except OSError as error:
-            mend = "name another with --out" if run is not None else "make it writable, or go on with a copy"
-            raise ValueError(f"run folder {str(path)!r} cannot be written ({error.strerror}): {mend}") from None
-        for row in self.rows:
-            self._show(row)
+            (path / CHECKPOINTS).mkdir(exist_ok=True)
+            (path / "tensorboard").mkdir(exist_ok=True)
+            self._board = EventsWriter(str(path / "tensorboard" / "events"))
+            # A kill may have taken some. TensorBoard hides what it has from step 0 on and gets all anew.
+            self._board.write_event(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
+            for row in self.rows:
+                self._show(row)
+        self._newest: int | None = None if self.state is None else int(self.state.update)
+        self._digest = hashlib.sha256(table)
+        self._size = len(table)
+        self._writer = ThreadPoolExecutor(1)
+        self._saved: Future[None] = self._writer.submit(lambda: None)
 
-    def _keep_rows(self) -> None:
-        """Take the rows of `metrics.csv` that belong to `state`, and drop the others."""
-        file, config = self.path / METRICS, self.run.config
-        chunks = 0 if self.state is None else int(self.state.update) // config.updates_per_chunk
-        lines: list[str] = []
-        try:
-            if chunks > 0:
-                with file.open(newline="") as table:
-                    lines = list(itertools.islice(table, 1 + chunks))
-            self.rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(lines)]
-            frames = config.updates_per_chunk * frames_per_update(self.run)
-            if [row["frames"] for row in self.rows] != [frames * (i + 1) for i in range(chunks)]:
+    def _take_up(self) -> bytes:
+        """Read the run that is there, and drop what `metrics.csv` has after its newest whole checkpoint."""
+        remove_unfinished(self.path)
+        remove_unfinished_checkpoints(self.path / CHECKPOINTS)
+        found = verified(self.path, rows=True)
+        self.run, template = _read_run(self.path, found.config)
+        self._config, lines = found.config, found.table.splitlines(keepends=True)
+        chunks = 0
+        if found.checkpoint is not None:
+            self.state = restore(found.checkpoint, template)
+            chunks = int(self.state.update) // self.run.config.updates_per_chunk
+        kept = b"".join(lines[: 1 + chunks])
+        frames = self.run.config.updates_per_chunk * frames_per_update(self.run)
+        try:  # a run of before there were digests may hold anything
+            table = csv.DictReader(io.StringIO(kept.decode(), newline=""))
+            self.rows = [{name: float(value) for name, value in row.items()} for row in table]
+            done = [row["frames"] for row in self.rows if math.isfinite(row["wall_time"])]
+            if done != [frames * (i + 1) for i in range(chunks)]:
                 raise ValueError(f"not one row a chunk up to the checkpoint at frame {frames * chunks}")
-        except (FileNotFoundError, ValueError, TypeError, KeyError, csv.Error) as error:
-            raise ValueError(f"{file} is damaged ({error}): train again, or copy the folder again") from None
-        write_text(file, "".join(lines))
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            raise ValueError(f"{self.path / METRICS} is damaged ({error!r}): {_MEND}") from None
+        write_bytes(self.path / METRICS, kept)
+        _warn(found)
+        return kept
 
     def _show(self, row: Mapping[str, float]) -> None:
         for name, value in row.items():
             # A chunk in which no episode ended has no return.
             if name not in ("wall_time", "frames") and math.isfinite(value):
-                self._board.add_scalar(name, value, int(row["frames"]), row["wall_time"])
+                event = Event(wall_time=row["wall_time"], step=int(row["frames"]), summary=scalar(name, value))
+                self._board.write_event(event)
+        self._board.flush()
 
-    def log(self, frames: int, metrics: Mapping[str, float]) -> None:
-        """Append one row to `metrics.csv` and to the TensorBoard events."""
+    def save(self, update: int, state: PyTree, frames: int, metrics: Mapping[str, float]) -> None:
+        """Write a checkpoint, and then its row of `metrics.csv`, in the background. The two newest are kept.
+
+        Args:
+            update: Updates done.
+            state: After them.
+            frames: Environment frames done.
+            metrics: The row, but for its time and frames.
+
+        Raises:
+            ValueError: If it cannot be written, or the one before could not.
+        """
+        self.finish()
         row = {"wall_time": time.time(), "frames": frames, **metrics}
-        table = csv.DictWriter(self._csv_file, list(row))
+        if self.rows and list(row) != list(self.rows[0]):
+            raise ValueError(f"{self.path / METRICS} has other columns than this version writes: {_MEND}")
+        text = io.StringIO(newline="")
+        table = csv.DictWriter(text, list(row))
         if not self.rows:
             table.writeheader()
         table.writerow(row)
-        self._csv_file.flush()
-        os.fsync(self._csv_file.fileno())  # no checkpoint without its row
         self.rows.append(row)
-        self._show(row)
+        self._digest.update(text.getvalue().encode())
+        self._size += len(text.getvalue().encode())
+        known = digest(self._config), text.getvalue(), self._size, self._digest.hexdigest()
+        manifest = Manifest(update, *known, files={})
+        self._saved = self._writer.submit(self._write, manifest, state)
+        with self.writing():
+            self._show(row)
 
-    def save(self, update: int, state: PyTree) -> None:
-        """Write a checkpoint in the background; the two newest are kept."""
-        self._checkpoints.save(update, args=ocp.args.StandardSave(state))
+    def _write(self, manifest: Manifest, state: PyTree) -> None:
+        folder = self.path / CHECKPOINTS
+        save(folder, manifest, state)
+        with (self.path / METRICS).open("ab") as file:
+            file.write(manifest.row.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        remove_others(folder, (manifest.update, self._newest))
+        self._newest = manifest.update
+
+    def finish(self, seconds: float | None = None) -> None:
+        """Wait until the checkpoint is on disk, or for that time.
+
+        Raises:
+            ValueError: If it cannot be written.
+        """
+        wait([self._saved], seconds)
+        if self._saved.done() and (error := self._saved.exception()) is not None:
+            with self.writing():
+                raise error
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        """Errors of the file system as errors of use that say how to go on."""
+        return _writing(self.path, f"make room, and `{resume_command(self.path)}` goes on")
 
     def close(self) -> None:
-        """Wait until everything is on disk."""
-        self._checkpoints.wait_until_finished()
-        self._checkpoints.close()
-        self._csv_file.close()
-        self._board.close()
-        self._lock.close()
+        """Wait until everything is on disk.
+
+        Raises:
+            ValueError: If it cannot be written.
+        """
+        try:
+            self.finish()
+        finally:
+            self._writer.shutdown()
+            with contextlib.suppress(OSError):  # what is left of an event that could not be written
+                self._board.close()
+            self._lock.close()
+
+
+def resume_command(path: Path) -> str:
+    """What to type to go on with a run."""
+    return f"mec-jax train --resume {shlex.quote(str(path))}"
 
 
 def frames_per_update(run: RunConfig) -> int:
@@ -153,16 +241,89 @@ def frames_per_update(run: RunConfig) -> int:
 
 
 def load_run(path: Path) -> tuple[RunConfig, Any]:
-    """Configuration and newest checkpoint of a run folder.
+    """Configuration and newest whole checkpoint of a run folder. Anything damaged beside them is a warning.
 
     Raises:
-        ValueError: If it is no run folder, or its files are damaged.
+        ValueError: If it is no run folder, or its files are not as they were written.
     """
-    run, template = _load_config(path)
-    state = _newest_checkpoint(path, template)
-    if state is None:
+    found = verified(path, rows=False)
+    if found.checkpoint is None:
         raise ValueError(f"{str(path)!r} holds no checkpoint: train for longer")
+    run, template = _read_run(path, found.config)
+    state = restore(found.checkpoint, template)
+    _warn(found)
     return run, state
+
+
+class Verified(NamedTuple):
+    """What of a run folder is as it was written."""
+
+    config: dict[str, Any]  # fields of config.json
+    checkpoint: Path | None  # folder of the newest whole one; None if the run had not come to the first
+    table: bytes  # metrics.csv up to there
+    notes: list[str]  # what is damaged, and what is taken in its place
+
+
+def verified(path: Path, rows: bool) -> Verified:
+    """Check the files that a run consists of by their digests, before anything is made of them.
+
+    A folder of before there were digests is taken as it is, with a note that says so.
+
+    Args:
+        path: The run folder.
+        rows: Whether the rows must be whole as well; if not, damage of them is a note.
+
+    Raises:
+        ValueError: If it is no run folder, or holds no whole state of the run.
+    """
+    config, has_digest = _read_config(path)
+    try:  # the rows first: a process that trains there adds to them after its checkpoints
+        table = (path / METRICS).read_bytes() if (path / METRICS).exists() else b""
+        there = checkpoints(path / CHECKPOINTS)
+    except OSError as error:
+        raise ValueError(f"run folder {str(path)!r} cannot be read ({reason(error)}): {_MEND}") from None
+    if not there:
+        if table:
+            raise ValueError(f"{path / CHECKPOINTS} holds no checkpoint, but {METRICS} has rows: {_MEND}")
+        return Verified(config, None, b"", [])
+    if not has_digest and not any(map(has_manifest, there)):
+        return Verified(config, there[0], table, [f"{path} has no digests: if it is damaged, no one can tell"])
+    faults = []
+    for checkpoint in there:
+        try:
+            manifest = verify(checkpoint)
+            if manifest.config != digest(config):
+                raise ValueError(f"of another {CONFIG}")
+        except ValueError as error:
+            faults.append(f"{checkpoint} is damaged ({error})")
+            continue
+        whole, note = _whole_rows(path / METRICS, table, checkpoint, manifest)
+        if whole is None and rows:
+            raise ValueError(f"{note}: {_MEND}")
+        notes = [f"{fault}: {checkpoint} is taken" for fault in faults]
+        if note and (whole is None or not faults):
+            notes.append(note)
+        return Verified(config, checkpoint, whole or b"", notes)
+    raise ValueError(f"{'; '.join(faults)}: {_MEND}")
+
+
+def _whole_rows(file: Path, table: bytes, checkpoint: Path, manifest: Manifest) -> tuple[bytes | None, str]:
+    """The table up to a checkpoint's row, None if it is damaged, and what is to be said of it."""
+    row = manifest.row.encode()
+    before, after = table[: manifest.size - len(row)], table[manifest.size - len(row) :]
+    whole = before + row
+    if hashlib.sha256(whole).hexdigest() != manifest.table or row[: len(after)] != after[: len(row)]:
+        return None, f"{file} is damaged: its sha256 digest differs"
+    if len(after) < len(row):
+        return whole, f"{file} lacks the last row, which {checkpoint} has"
+    if len(after) > len(row):
+        return whole, f"{file} has more rows, but no checkpoint of them is there: {checkpoint} is taken"
+    return whole, ""
+
+
+def _warn(found: Verified) -> None:
+    if found.notes:
+        _log.warning("%s", "; ".join(found.notes))
 
 
 def as_arrays[T](hparams: T) -> T:
@@ -170,17 +331,26 @@ def as_arrays[T](hparams: T) -> T:
     return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
 
 
-def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
-    """The run of a folder, and the shapes of its checkpoints."""
+def _read_config(path: Path) -> tuple[dict[str, Any], bool]:
+    """Fields of a run's configuration, and whether their digest is there and right: older files have none."""
     file = path / CONFIG
     try:
-        fields = json.loads(file.read_text())
-        name = fields["algorithm"]
-        run = _parse(fields) if name in algorithms() else None
+        return unsealed(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+    except (ValueError, RecursionError) as error:
+        mend = "a run is what this file said when it began, so undo the change, or train again"
+        raise ValueError(f"{file} is damaged ({reason(error)}): {mend}") from None
+
+
+def _read_run(path: Path, fields: Mapping[str, Any]) -> tuple[RunConfig, PyTree]:
+    """The run of a configuration, and the shapes of its checkpoints."""
+    file = path / CONFIG
+    try:
+        name = fields["algorithm"]
+        run = _parse(dict(fields)) if name in algorithms() else None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}): {_MEND}") from None
     if run is None:
         known = f"only {', '.join(algorithms())} are"
         raise ValueError(f"{file} names an algorithm {name!r} that is not known: {known}")
@@ -216,48 +386,10 @@ def _lock(path: Path) -> IO[bytes]:
     return file
 
 
-def _checkpoints(path: Path) -> ocp.CheckpointManager:
-    return ocp.CheckpointManager((path / "checkpoints").absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2))
-
-
-def _newest_checkpoint(path: Path, template: PyTree) -> Any:
-    """Orbax renames a folder when all in it is whole. What a kill leaves under another name is never read, and is
-    replaced when the run comes to that update again; an old checkpoint that was being removed is removed later.
-    """
-    if not (path / "checkpoints").is_dir():  # the manager would make it
-        return None
-    checkpoints = _checkpoints(path)
+@contextlib.contextmanager
+def _writing(path: Path, mend: str) -> Iterator[None]:
+    """Errors of the file system as errors of use that say what to do."""
     try:
-        newest = checkpoints.latest_step()
-        if newest is None:
-            return None
-        _check(path / "checkpoints" / str(newest) / "default", template)
-        return checkpoints.restore(newest, args=ocp.args.StandardRestore(template))
-    except Exception as error:  # orbax and tensorstore raise many kinds on damaged files
-        raise ValueError(
-            f"the checkpoint in {str(path)!r} is damaged or of another version ({reason(error)}): "
-            "remove its newest folder under checkpoints/ to use the one before, or train again"
-        ) from None
-    finally:
-        checkpoints.close()
-
-
-def _check(folder: Path, template: PyTree) -> None:
-    """Read all arrays of a checkpoint, one by one. Orbax reads them at once: if several are damaged or of another
-    shape, it raises the error of one, and those of the others land on stderr.
-    """
-    store = tensorstore.KvStore.open(
-        {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder.absolute()}/"}}
-    ).result()
-    values = {key.decode(): store.read(key).result().value for key in store.list().result()}
-    header = "/.zarray"
-    found = {
-        name.removesuffix(header): tuple(json.loads(value)["shape"])
-        for name, value in values.items()
-        if name.endswith(header)
-    }
-    template = template._replace(key=jax.eval_shape(jax.random.key_data, template.key))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(template):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        if found.get(name) != leaf.shape:
-            raise ValueError(f"{name} has shape {found.get(name)}, by the configuration {leaf.shape}")
+        yield
+    except OSError as error:
+        raise ValueError(f"run folder {str(path)!r} cannot be written ({reason(error)}): {mend}") from None

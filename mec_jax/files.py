@@ -8,10 +8,20 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_count", "did_you_mean", "reason", "remove_unfinished", "whole_file", "write_bytes", "write_text"]
+__all__ = [
+    "abandon_files",
+    "check_count",
+    "did_you_mean",
+    "reason",
+    "remove_unfinished",
+    "whole_file",
+    "write_bytes",
+    "write_text",
+]
 
 
 _UNFINISHED = ".mec_jax-"
+_being_written: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -28,12 +38,20 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     unfinished = path.parent / f"{_UNFINISHED}{secrets.token_hex(8)}{path.suffix}"
+    _being_written.add(unfinished)
     try:
         yield unfinished
         with unfinished.open("rb+") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
+        unfinished.unlink(missing_ok=True)
+        _being_written.discard(unfinished)
+
+
+def abandon_files() -> None:
+    """Remove what this process is writing, as it is going to end without another word."""
+    for unfinished in tuple(_being_written):
         unfinished.unlink(missing_ok=True)
 
 

@@ -28,6 +28,7 @@ from tests.test_cli import (
     rows_of,
     short_search,  # noqa: F401, used by all
     train,
+    without_digests,
 )
 
 pytestmark = pytest.mark.slow
@@ -44,7 +45,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def with_snapshots(run: RunConfig, folder: RunFolder, report: Callable[[loop.Progress], None]) -> Any:
         def report_and_copy(progress: loop.Progress) -> None:
             report(progress)
-            folder._checkpoints.wait_until_finished()
+            folder.finish()
             shutil.copytree(path, path.with_name(f"after-{progress.frames}"))
 
         return uninterrupted(run, folder, report_and_copy)
@@ -96,45 +97,54 @@ def test_a_run_killed_in_another_process_ends_like_one_left_alone(
 
 
 def test_what_a_kill_leaves_half_done_counts_for_nothing(
-    whole: Path, killed: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, killed: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = killed / "checkpoints"
-    shutil.copytree(
-        checkpoints / "2", checkpoints / "3.orbax-checkpoint-tmp"
-    )  # not yet renamed: whole or not, no one knows
-    (checkpoints / "3.orbax-checkpoint-tmp" / "default" / "manifest.ocdbt").unlink()
+    for name in ("3.unfinished", "3.unfinished.orbax-checkpoint-tmp", "3.orbax-checkpoint-tmp"):
+        shutil.copytree(checkpoints / "2", checkpoints / name)  # not yet renamed: whole or not, no one knows
     (checkpoints / "1" / "_CHECKPOINT_METADATA").unlink()  # it was being removed
-    with (killed / "metrics.csv").open("a", newline="") as table:
-        last = table.tell()
-        table.write("1795230597.5,96" + 14 * ",0.25" + "\r\n1795230597.6,128,0.2")
     (event_file,) = (killed / "tensorboard").iterdir()
     with event_file.open("ab") as file:
         file.write(b"\x20\0\0\0\0\0\0\0half")
     (killed / ".mec_jax-0123456789abcdef.json").write_text("{")
-    for name in RESULTS:  # of a Ctrl-C before
+    for name in RESULTS:  # of a process that was stopped while it made them again
         (killed / name).write_text("old")
-    before = (killed / "metrics.csv").read_bytes()[:last]
+    before = (killed / "metrics.csv").read_bytes()
 
     printed = resume(killed, capsys)
     assert "96/96" in printed
     assert (killed / "metrics.csv").read_bytes().startswith(before)  # the times of the first rows as well
     assert [row["frames"] for row in rows_of(killed)] == FRAMES
     assert_alike(killed, whole)
+    assert not caplog.messages
 
 
-def test_a_truncated_checkpoint_is_an_error_and_without_it_the_run_begins_anew(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_after_damage_the_run_goes_on_from_the_checkpoint_before_and_ends_like_one_left_alone(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = Path(shutil.copytree(whole.with_name("after-32"), tmp_path / "killed"))
-    newest = path / "checkpoints" / "1"
+    path = Path(shutil.copytree(whole.with_name("after-96"), tmp_path / "killed"))
+    newest = path / "checkpoints" / "3"
     for file in (newest / "default" / "d").iterdir():
         os.truncate(file, file.stat().st_size // 2)
-    before = files(path)
-    assert_fails(capsys, ["train", "--resume", path], "damaged", "remove its newest folder")
-    assert files(path) == before
-    shutil.rmtree(newest)
     resume(path, capsys)
+    (said,) = caplog.messages
+    assert f"{newest} is damaged" in said and f"{path}/checkpoints/2 is taken" in said
     assert_alike(path, whole)
+    load_run(path)
+    assert len(caplog.messages) == 1  # it was replaced
+
+
+def test_a_run_of_before_there_were_digests_goes_on_and_then_has_them(
+    whole: Path, killed: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    without_digests(killed)
+    with (killed / "metrics.csv").open("a") as table:  # the row came before the checkpoint
+        table.write("1795230597.5,96" + 14 * ",0.25" + "\r\n1795230597.6,128,0.2")
+    resume(killed, capsys)
+    assert caplog.messages == [f"{killed} has no digests: if it is damaged, no one can tell"]
+    assert_alike(killed, whole)
+    load_run(killed)
+    assert len(caplog.messages) == 1
 
 
 def test_a_run_that_had_ended_gets_its_missing_results(
@@ -166,31 +176,15 @@ def test_a_file_system_without_locks(killed: Path, monkeypatch: pytest.MonkeyPat
     RunFolder(killed).close()
 
 
-def test_damaged_metrics(killed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = killed / "metrics.csv"
-    text = file.read_text()
-    header, first, second = text.splitlines(keepends=True)
-    for damaged in (
-        "",
-        header,
-        header + first,
-        header + second,
-        header + first + first,
-        text.replace(",64,", ",x,"),
-        None,
-    ):
-        if damaged is None:
-            file.unlink()
-        else:
-            file.write_text(damaged)
-        assert_fails(capsys, ["train", "--resume", killed], str(file), "damaged", "train again")
-    assert not file.exists()
-
-
 def test_what_cannot_be_resumed(killed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert_fails(capsys, ["train", "--resume", tmp_path / "missing"], "missing", "no run folder")
     config = killed / "config.json"
     good = json.loads(config.read_text())
+    for changed in (at(good, "seed", value=4), at(good, "hparams", "gamma", value=0.9), at(good, "sha256", value="x")):
+        config.write_text(changed)
+        assert_fails(capsys, ["train", "--resume", killed], str(config), "damaged", "its sha256 digest differs", "undo")
+    config.write_text(json.dumps(good, indent=8))  # laid out in another way
+    good = without_digests(killed)
     config.write_text(at(good, "config", "layers", value=3))
     assert_fails(capsys, ["train", "--resume", killed], str(config), "damaged", "layers")
     config.write_text(at(good, "config", "head", value=9))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from algos.algorithms import algorithm, algorithms, make_env
+from algos.cli import stop
 from algos.cli.console import console
 from algos.cli.shared import given, print_report, title
 from mec_jax.contracts import preset_for
@@ -150,6 +151,7 @@ def train(run: "RunConfig | None", path: Path) -> None:
         TimeElapsedColumn(),
     )
     with closing(folder):
+        stop.last_words(f"`{runs.resume_command(path)}` goes on", folder.finish)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("compiling", total=_trainer(run).num_frames, completed=done, speed="", score="")
             start: float | None = None
@@ -169,14 +171,10 @@ def train(run: "RunConfig | None", path: Path) -> None:
 
             result = loop.train(run, folder, report)
             bar.update(task, description=run.algorithm)
-        if not folder.rows:
-            console.print(f"stopped before the first checkpoint; {path} holds the configuration only")
-            return
-        if result.interrupted:
-            console.print(f"stopped at {result.frames} frames; `mec-jax train --resume {path}` goes on")
-        elif start is None:
+        if start is None:
             console.print(f"the run had ended, after {result.frames} frames; its results are made again")
-        _report(run, result, path)
+        with folder.writing():
+            _report(run, result, path)
     console.print(
         f"in {path}: curve.png, policy.npz, checkpoints, metrics.csv, tensorboard, comparison.json, config.json"
     )

@@ -1,11 +1,13 @@
-"""Kill training runs at random moments, resume them, and compare them bit for bit with one that was left alone.
+"""End training runs at random moments, resume them, and compare them bit for bit with one that was left alone.
 
-    python -m benchmarks.robustness.kill_resume                # 20 trials, about 15 minutes
+    python -m benchmarks.robustness.kill_resume                # 50 trials, about an hour
     python -m benchmarks.robustness.kill_resume --trials 3 --seed 1
 
-Each trial is `mec-jax train` in a process of its own that gets SIGKILL, `mec-jax train --resume` that may get it too,
-and one more `--resume` that is left to end. The moment is drawn anew for each kill: while the program starts and
-compiles, between chunks, while a checkpoint is being written, or after the last chunk, while the results are made.
+Each trial is `mec-jax train` in a process of its own that gets a signal, `mec-jax train --resume` that may get one too,
+and one more `--resume` that is left to end. Signal and moment are drawn anew each time: SIGINT, as of Ctrl-C, SIGTERM
+or SIGKILL; while the program is imported, compiles, trains, evaluates or writes a checkpoint, or after the last chunk,
+while the results are made. After SIGINT and SIGTERM the process must end within 5 s with exit code 130 or 143, and its
+one line must say how to go on.
 
 The run that is left alone compiles everything. The others share a compilation cache that is empty at first, so that
 kills also meet a cache that is being written; JAX takes a half-written entry for none, warns and compiles.
@@ -16,7 +18,9 @@ Results go to benchmarks/results/kill_resume.txt. Exits 1 on any difference.
 import csv
 import os
 import random
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,9 +32,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from algos.algorithms import algorithm
+from algos.curves import CURVE_EPISODES
 from algos.runs import load_run
 from benchmarks.harness.machine import described, machine
 from benchmarks.harness.results import RESULTS, ROOT, command_line, write_result
+from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.policy import load_policy
 
 CHUNKS = 8
@@ -40,6 +47,9 @@ OPTIONS = (
     *("--config.updates-per-chunk", "1", "--config.trunk", "16", "--config.head", "8", "--config.critic", "16"),
 )
 LIMIT = 1800  # s of one process
+PROMPT = 5.0  # s from a signal that can be caught to the end of the process
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+MOMENTS = ("starting", "compiling", "training", "evaluation", "saving", "ending")
 
 
 class Train:
@@ -63,6 +73,13 @@ class Train:
                 raise RuntimeError(f"a process has not ended after {LIMIT} s")
             time.sleep(0.001)
 
+    def stop(self, number: signal.Signals) -> tuple[int, str, float]:
+        """Send it a signal: exit code, what it wrote to stderr, and seconds until then."""
+        begin = time.monotonic()
+        self.process.send_signal(number)
+        code, errors = self.end()
+        return code, errors, time.monotonic() - begin
+
     def end(self) -> tuple[int, str]:
         """Wait for it: exit code and what it wrote to stderr."""
         _, errors = self.process.communicate(timeout=LIMIT)
@@ -81,36 +98,59 @@ def checkpoints(path: Path, pattern: str) -> list[str]:
     return sorted(folder.name for folder in (path / "checkpoints").glob(pattern))
 
 
-def kill(train: Train, path: Path, seconds: dict[str, float], rng: random.Random) -> str:
-    """Kill the process at a random moment; what was on disk then."""
-    when = rng.choice(("starting", "training", "saving", "ending"))
+def wrong_end(number: signal.Signals, code: int, errors: str, seconds: float, path: Path) -> str:
+    """What is wrong with how a process ended by a signal; nothing if all is well."""
+    if code == 0:  # it had ended
+        return ""
+    if number == signal.SIGKILL:
+        return "" if code == -number else f"exit code {code}"
+    *_, last = ["", *errors.splitlines()]
+    advice = f"; `mec-jax train --resume {shlex.quote(str(path))}` goes on"
+    found = {
+        f"exit code {code}": code != 128 + number,
+        f"{seconds:.1f} s": seconds > PROMPT,
+        f"last line {last!r}": last not in ("mec-jax: stopped", f"mec-jax: stopped{advice}"),
+        "a traceback": "Traceback" in errors,
+    }
+    return ", ".join(what for what, so in found.items() if so)
+
+
+def kill(train: Train, path: Path, seconds: dict[str, float], rng: random.Random) -> tuple[str, str]:
+    """End the process at a random moment: what was on disk then, and what is wrong with how it ended."""
+    when, number = rng.choice(MOMENTS), rng.choice(SIGNALS)
     new_rows, delay = rng.randint(1, 3), rng.random() * seconds[when]
     before = len(rows(path))
-    if when in ("training", "saving"):
+    if when == "compiling":
+        train.wait_for(lambda: len(list((path / "tensorboard").glob("*"))) > 0)
+    if when in ("training", "evaluation", "saving"):
         train.wait_for(lambda: len(rows(path)) >= min(before + new_rows, CHUNKS))
+    if when == "evaluation":  # after the training of a chunk
+        delay += seconds["training"]
     if when == "saving":
-        train.wait_for(lambda: bool(checkpoints(path, "*tmp")))
+        train.wait_for(lambda: bool(checkpoints(path, "*.unfinished*")))
     if when == "ending":
         train.wait_for(lambda: len(rows(path)) == CHUNKS)
 
     made = (path / "curve.png").exists()
     over = {
         "starting": lambda: len(rows(path)) > before,
+        "compiling": lambda: len(rows(path)) > before,
         "ending": lambda: not made and (path / "curve.png").exists(),
     }.get(when, lambda: False)
     begin = time.monotonic()
     train.wait_for(lambda: time.monotonic() >= begin + delay or over())
     if over():  # faster than the run that compiled everything
         seconds[when] = time.monotonic() - begin
-    train.process.kill()
-    code, _ = train.end()
+    code, errors, took = train.stop(number)
+    wrong = wrong_end(number, code, errors, took, path)
+    what = f"{number.name} {when}"
     if code == 0:
-        return f"{when}: it had ended"
+        return f"{what}: it had ended", wrong
     if not (path / "config.json").exists():
-        return f"{when} (no configuration)"
-    whole, partial = checkpoints(path, "[0-9]"), checkpoints(path, "*tmp")
+        return f"{what} (no configuration)", wrong
+    whole, partial = checkpoints(path, "[0-9]"), checkpoints(path, "*.unfinished*")
     results = [name for name in ("comparison.json", "policy.npz", "curve.png") if (path / name).exists()]
-    return f"{when} ({', '.join([f'{len(rows(path))} rows', f'checkpoints {whole}', *partial, *results])})"
+    return f"{what} ({', '.join([f'{len(rows(path))} rows', f'checkpoints {whole}', *partial, *results])})", wrong
 
 
 def begin_or_resume(path: Path, cache: Path) -> Train:
@@ -144,10 +184,13 @@ def leaves(path: Path) -> dict[str, Any]:
 def kill_and_resume(
     path: Path, expected: dict[str, Any], seconds: dict[str, float], cache: Path, rng: random.Random
 ) -> list[str]:
-    """Kill a run once or twice, then resume it to the end: what happened, and what differs as the last item."""
+    """End a run once or twice, then resume it to the end: what happened, and what is wrong as the last item."""
     story = []
     for _ in range(rng.choice((1, 1, 2))):
-        story.append(kill(begin_or_resume(path, cache), path, seconds, rng))
+        happened, wrong = kill(begin_or_resume(path, cache), path, seconds, rng)
+        story.append(happened)
+        if wrong:
+            return [*story, f"WRONG END: {wrong}"]
     code, errors = begin_or_resume(path, cache).end()
     if code != 0:
         return [*story, f"FAILED: {errors.strip().splitlines()[-1:]}"]
@@ -159,6 +202,8 @@ def kill_and_resume(
 def uninterrupted(path: Path) -> dict[str, float]:
     """Train without a break; seconds that each part takes, from which the moments of the kills are drawn."""
     train = Train(*OPTIONS, "--out", str(path))
+    train.wait_for(lambda: len(list((path / "tensorboard").glob("*"))) > 0)
+    imported = time.monotonic()
     train.wait_for(lambda: bool(rows(path)))
     first = time.monotonic()
     train.wait_for(lambda: len(rows(path)) == CHUNKS)
@@ -167,19 +212,44 @@ def uninterrupted(path: Path) -> dict[str, float]:
     if code != 0:
         raise RuntimeError(f"the run that was left alone failed:\n{errors[-2000:]}")
     chunk = (last - first) / (CHUNKS - 1)
-    return {"starting": first - train.begin, "training": chunk, "saving": chunk / 4, "ending": time.monotonic() - last}
+    evaluation = min(evaluation_time(path), 0.8 * chunk)
+    return {
+        **{"starting": imported - train.begin, "compiling": first - imported, "training": chunk - evaluation},
+        **{"evaluation": evaluation, "saving": chunk / 4, "ending": time.monotonic() - last},
+    }
+
+
+def evaluation_time(path: Path) -> float:
+    """Seconds that the evaluation of a chunk takes."""
+    run, state = load_run(path)
+    env, params = run.make_env()
+    learner = algorithm(run.algorithm)
+    policy = learner.make_policy(env, run.config, learner.deterministic)
+
+    def play() -> None:
+        learned = learner.learned(state)
+        scenario = env.evaluation_params(params)
+        jax.block_until_ready(
+            play_episodes(env, scenario, policy, (learned, params), evaluation_keys(CURVE_EPISODES)).episode_return
+        )
+
+    play()  # compiles
+    begin = time.monotonic()
+    play()
+    return time.monotonic() - begin
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = command_line(__spec__.name, __doc__, RESULTS / "kill_resume.txt")
-    parser.add_argument("--trials", type=int, default=20, help="number of runs that are killed (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills (default: 0)")
+    parser.add_argument("--trials", type=int, default=50, help="number of runs that are ended (default: 50)")
+    parser.add_argument("--seed", type=int, default=0, help="of signals and moments (default: 0)")
     args = parser.parse_args(argv)
     report = [
         described(machine(), ("system", "python")),
         f"kill_resume --trials {args.trials} --seed {args.seed}: {CHUNKS} chunks, one checkpoint a chunk",
     ]
     print("\n".join(report), flush=True)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a shell's background job would ignore it
     rng, failed = random.Random(args.seed), 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -189,12 +259,12 @@ def main(argv: list[str] | None = None) -> int:
             begin = time.monotonic()
             *story, verdict = kill_and_resume(folder / f"trial-{i}", expected, seconds, folder / "cache", rng)
             failed += verdict != "equal"
-            line = f"trial {i}: killed {', then '.join(story)}: {verdict} ({time.monotonic() - begin:.0f} s)"
+            line = f"trial {i}: {', then '.join(story)}: {verdict} ({time.monotonic() - begin:.0f} s)"
             report.append(line)
             print(line, flush=True)
     report.append(
-        f"{args.trials - failed} of {args.trials} resumed runs equal the uninterrupted one bit for bit "
-        "(parameters, optimiser, keys, environments, metrics, results): " + ("FAILED" if failed else "ok")
+        f"{args.trials - failed} of {args.trials} runs ended as they should and, resumed, equal the uninterrupted one "
+        "bit for bit (parameters, optimiser, keys, environments, metrics, results): " + ("FAILED" if failed else "ok")
     )
     print(report[-1])
     write_result(args.out, "\n".join(report) + "\n")
