@@ -22,10 +22,13 @@ from tensorboardX import SummaryWriter
 
 from algos.algorithms import algorithm, algorithms, make_env
 from mec_jax.contracts import Problem
-from mec_jax.files import reason, remove_unfinished, write_text
+from mec_jax.files import read_text, reason, remove_unfinished, write_text
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
+
+MAX_CONFIG = 2**20
+"""Bytes of `config.json`."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
     """The run of a folder, and the shapes of its checkpoints."""
     file = path / CONFIG
     try:
-        fields = json.loads(file.read_text())
+        fields = json.loads(read_text(file, MAX_CONFIG))
         name = fields["algorithm"]
         run = _parse(fields) if name in algorithms() else None
     except OSError as error:
