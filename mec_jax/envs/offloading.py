@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Problem, Step, Traits
-from mec_jax.files import check_count
+from mec_jax.files import check_count, shown
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import parameter
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
@@ -150,6 +150,8 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
     ) -> None:
         self.num_ues = check_count("num_ues", num_ues)
         self.num_channels = check_count("num_channels", num_channels)
+        if not isinstance(profile, str | os.PathLike | Sequence):
+            raise ValueError(f"profile is {shown(profile)}: give a name or a path, or a list of them, one per UE")
         names = [profile] * num_ues if isinstance(profile, str | os.PathLike) else list(profile)
         if len(names) != num_ues:
             raise ValueError(f"{len(names)} profiles for {num_ues} UEs: give one, or one per UE")
