@@ -42,7 +42,7 @@ from algos.checkpoints import (
 )
 from algos.integrity import digest, sealed, unsealed
 from mec_jax.contracts import Problem
-from mec_jax.files import reason, remove_unfinished, write_bytes, write_text
+from mec_jax.files import read_text, reason, remove_unfinished, write_bytes, write_text
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -51,6 +51,9 @@ CHECKPOINTS = "checkpoints"
 _MEND = "train again, or copy the folder again"
 
 _log = logging.getLogger(__name__)
+
+MAX_CONFIG = 2**20
+"""Bytes of `config.json`."""
 
 
 @dataclass(frozen=True)
@@ -335,7 +338,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], bool]:
     """Fields of a run's configuration, and whether their digest is there and right: older files have none."""
     file = path / CONFIG
     try:
-        return unsealed(file.read_text(encoding="utf-8"))
+        return unsealed(read_text(file, MAX_CONFIG))
     except OSError as error:
         raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
     except (ValueError, RecursionError) as error:

@@ -153,7 +153,7 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
             ValueError: If some do not. Traced values can't be checked.
         """
 
-    def params(self, **numbers: ArrayLike) -> P:
+    def params(self, /, **numbers: ArrayLike) -> P:
         """The defaults, with some fields replaced.
 
         Args:

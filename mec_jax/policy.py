@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mec_jax.files import reason, write_bytes
+from mec_jax.files import check_file, read_bytes, reason, write_bytes
 from mec_jax.policy_schema import (
     AS_RETURNED,
     KIND,
@@ -233,9 +233,10 @@ def save_policy(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], m
     np.savez(content, **entries)
     if (size := content.tell()) > _MAX_BYTES:
         raise ValueError(f"the policy has {size} bytes, a file at most {_MAX_BYTES}: make the network smaller")
+    check_file(path, "policy file", (".npz",))
     try:
         write_bytes(path, content.getvalue())  # no view: CPython 3.12.1 crashes over one that an error still holds
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+    except OSError as error:
         mend = "give a file name in an existing folder that you may write to and that has room"
         raise ValueError(f"can't write policy file {os.fspath(path)!r}: {reason(error)}; {mend}") from None
 
@@ -257,9 +258,7 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 
 def _read(path: Path) -> tuple[Any, dict[str, _Floats]]:
     """The metadata and arrays as they were written: their digest is right."""
-    if (size := path.stat().st_size) > _MAX_BYTES:
-        raise ValueError(f"it has {size} bytes, a policy at most {_MAX_BYTES}")
-    content = path.read_bytes()
+    content = read_bytes(path, _MAX_BYTES)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         infos = archive.infolist()
         if missing := {"metadata.npy", "sha256.npy"} - set(archive.namelist()):

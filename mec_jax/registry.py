@@ -75,13 +75,13 @@ def make(env_id: str, **static: object) -> tuple[Any, Any]:  # of the classes th
     return env, env.default_params
 
 
-def static_arguments(env_id: str, **static: object) -> dict[str, object]:
+def static_arguments(env_id: str, /, **static: object) -> dict[str, object]:
     """The arguments of a registered environment's constructor, the defaults of those not given included.
 
     Raises:
         ValueError: If there is no such id or an argument does not fit.
     """
-    if env_id not in _entries:
+    if env_id not in registered_envs:
         hint = did_you_mean(env_id, registered_envs)
         raise ValueError(f"no environment {env_id!r}: {hint}Registered: {', '.join(registered_envs)}")
     entry = _entries[env_id]

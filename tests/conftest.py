@@ -17,6 +17,9 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+# What is no error of use is a failure with its traceback.
+os.environ.setdefault("MEC_JAX_TRACEBACK", "1")
+
 # The first example of a test may compile for seconds; the same examples every run make a failure repeatable.
 settings.register_profile("mec_jax", deadline=None, derandomize=True)
 settings.load_profile("mec_jax")

@@ -368,7 +368,7 @@ def test_run_folder_in_use_or_out_of_reach(tmp_path: Path, capsys: pytest.Captur
     before = files(tmp_path)
     assert_fails(capsys, ["train", "mahppo", "--out", used], str(used), "not empty", "--out")
     for out in (tmp_path / "file", tmp_path / "file" / "run"):
-        assert_fails(capsys, ["train", "mahppo", "--out", out], str(out), "cannot be written", "--out")
+        assert_fails(capsys, ["train", "mahppo", "--out", out], str(out), "can't write to --out")
     assert files(tmp_path) == before
 
 

@@ -344,7 +344,10 @@ def test_the_situation_is_read_back_from_the_observation(env_id: str) -> None:
 @pytest.mark.parametrize(
     ("static", "message"),
     [
-        ({"conditions": "testbeds"}, "unknown conditions 'testbeds': choose from testbed, dynamic, slots"),
+        (
+            {"conditions": "testbeds"},
+            "unknown conditions 'testbeds': did you mean 'testbed'. choose from testbed, dynamic, slots",
+        ),
         ({"network": "mobilenet"}, "can't read neuron table 'mobilenet'"),
         ({"num_devices": 0}, "num_devices is 0: it must be a whole number of at least 1"),
         ({"num_pieces": 2.5}, "num_pieces is 2.5"),

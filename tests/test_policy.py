@@ -184,10 +184,11 @@ def test_impossible_place_is_named_and_nothing_is_left(tmp_path: Path, name: str
 
 def test_file_too_large_for_the_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path := tmp_path / "policy.npz").write_bytes(VALID)
-    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=MemoryError()))
-    assert "(MemoryError)" in error_of(load_policy, path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "read_bytes", Mock(side_effect=MemoryError()))
+        assert "(MemoryError)" in error_of(load_policy, path)
     os.truncate(path, 2**30 + 1)  # a hole: it takes no room
-    assert "it has 1073741825 bytes, a policy at most 1073741824" in error_of(load_policy, path)
+    assert "it has 1073741825 bytes, at most 1073741824 are read" in error_of(load_policy, path)
     monkeypatch.setattr(module, "_MAX_BYTES", 1000)
     assert "bytes, a file at most 1000: make the network smaller" in error_of(save_policy, path, ARRAYS, METADATA)
 

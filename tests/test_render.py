@@ -241,11 +241,11 @@ def test_paths_that_cannot_be_written_are_one_clear_error(interfering: Recording
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "file").write_text("mine")
     for name, words in (
-        ("episode.jpeg", r"episode.jpeg.*\.png, \.pdf, \.svg or \.gif"),
+        ("episode.jpeg", r"episode.jpeg.*\.png or \.pdf or \.svg or \.gif"),
         ("episode", r"episode.*\.png"),
-        ("folder.png", "folder.png.*cannot be written"),
-        ("missing/episode.png", "missing.*cannot be written"),
-        ("file/episode.gif", "file.*cannot be written"),
+        ("folder.png", "can't write picture .*folder.png.*it is a folder"),
+        ("missing/episode.png", "can't write picture .*missing.*existing folder"),
+        ("file/episode.gif", "can't write picture .*file.*Not a directory"),
     ):
         with pytest.raises(ValueError, match=words):
             write_episode(interfering, tmp_path / name)
@@ -354,7 +354,7 @@ def test_wrong_arguments(
         (("nowhere/policy.npz", *out), ("nowhere/policy.npz", "run folder")),
         ((tmp_path, *out), ("no run folder",)),
         (("local", "--out", tmp_path / "episode.bmp"), ("episode.bmp", ".png", ".gif")),
-        (("local", "--out", tmp_path / "missing" / "episode.png"), ("cannot be written",)),
+        (("local", "--out", tmp_path / "missing" / "episode.png"), ("can't write picture", "existing folder")),
         (("local", *out, "--frames", "a:b"), ("--frames", "'a:b'")),
         (("local", *out, "--frames", "3:3"), ("frames 3:3",)),
         (("local", *out, "--seed", "-1"), ("--seed",)),

@@ -1,17 +1,26 @@
 """`mec-jax`: list, train, evaluate, export, render and profile from the command line, one file a command."""
 
+import io
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from algos.cli import stop
+from mec_jax.files import reason
 
 __all__ = ["main"]
 
+TRACEBACK = "MEC_JAX_TRACEBACK"
+"""Environment variable: if it is set, what is no error of use ends with its traceback."""
+
+_MAX_LINE = 600  # characters of an error
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of `mec-jax`. Errors of use end it with one line and exit code 2.
+    """Entry point of `mec-jax`. Errors of use end it with one line and exit code 2, what is a bug with one and 1.
 
     Args:
         arguments: By default those of the process, which then also ends at once on Ctrl-C and SIGTERM.
@@ -21,13 +30,56 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.basicConfig(format="mec-jax: %(message)s")
         sys.unraisablehook = lambda _: None  # of threads of libraries: who waits for them gets the error
     arguments = sys.argv[1:] if arguments is None else [*arguments]  # a submodule is called list
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     import tyro  # takes long
 
     try:
-        tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments).run()
+        try:
+            _check_jax()
+            tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments).run()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # `mec-jax list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        sys.exit(1)
     except (ValueError, OSError) as error:
-        print(f"mec-jax: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(str(error), 2)
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        _end(f"this is a bug: {type(error).__name__}: {reason(error)}; {TRACEBACK}=1 shows where", 1)
+
+
+def _end(text: str, code: int) -> None:
+    """Say one line that a terminal shows as it is, and exit. A long one loses its middle."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    if len(text) > _MAX_LINE:
+        text = f"{text[: _MAX_LINE // 2]} ... {text[-_MAX_LINE // 2 :]}"
+    print(f"mec-jax: {text}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _check_jax() -> None:
+    """Refuse settings of the environment that JAX can't start with.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    if flags := os.environ.get("XLA_FLAGS"):  # one that it does not know ends the process
+        code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
+        started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace")
+        if started.returncode != 0:
+            said = started.stderr.strip().rpartition("] ")[2]
+            raise ValueError(f"XLA does not start with XLA_FLAGS={flags!r} ({said}): mend it or unset it")
+    import jax
+
+    try:
+        jax.devices()
+    except RuntimeError as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise ValueError(f"JAX does not start with JAX_PLATFORMS={platforms!r} ({reason(error)})") from None
 
 
 def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:

@@ -10,6 +10,13 @@ import tyro
 from algos.algorithms import algorithm
 from algos.cli.console import console
 from algos.cli.shared import load, print_report, title
+from mec_jax.contracts import Policy
+from mec_jax.files import check_count, check_file, check_folder, write_text
+
+MAX_EPISODES = 1_000_000
+"""That one evaluation plays at once."""
+
+MARKDOWN, JSON, PICTURE = "report.md", "report.json", "curves.png"
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,18 @@ class Evaluate:
         from algos.curves import plot_curves, read_curve
         from mec_jax.episodes import evaluation_keys, play_episodes
         from mec_jax.evaluation import compare
-        from mec_jax.files import write_text
 
-        if self.episodes < 1:
-            raise ValueError(f"--episodes is {self.episodes}: it must be at least 1")
+        check_count("--episodes", self.episodes, most=MAX_EPISODES)
         if not self.paths:
             raise ValueError("name a run folder or an exported policy.npz, or several")
         if self.deterministic and self.sampled:
             raise ValueError("--deterministic and --sampled exclude each other: leave one out")
+        if self.out is not None and check_folder(self.out, "--out").is_dir():
+            for file in (MARKDOWN, JSON, PICTURE):
+                check_file(self.out / file)
         keys = evaluation_keys(self.episodes)
         names: dict[tuple, str] = {}
-        played: dict[str, list[Any]] = {}
+        players: list[tuple[str, Any, Any, Policy, Any]] = []
         curves: dict[str, list[Any]] = {}
         first: tuple[Any, Any] | None = None
         for path in self.paths:
@@ -61,19 +69,22 @@ class Evaluate:
             same = (run.algorithm, run.preset, run.config, repr(run.hparams))  # all but the seed
             name = names.setdefault(same, self._name(run, names))
             policy = learner.make_policy(env, run.config, deterministic)
-            played.setdefault(name, []).append(play_episodes(env, scenario, policy, (learned, scenario), keys))
+            players.append((name, env, scenario, policy, learned))
             if path.is_dir():
                 curves.setdefault(name, []).append(read_curve(path))
         assert first is not None
+        played: dict[str, list[Any]] = {}
+        for name, env, scenario, policy, learned in players:  # only now: an error of any path comes before
+            played.setdefault(name, []).append(play_episodes(env, scenario, policy, (learned, scenario), keys))
         with console.status("playing the rulers"):
             report = compare(*first, played, keys)
         print_report(report)
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
-            write_text(self.out / "report.md", report.markdown())
-            write_text(self.out / "report.json", report.json())
+            write_text(self.out / MARKDOWN, report.markdown())
+            write_text(self.out / JSON, report.json())
             if curves:
-                plot_curves(self.out / "curves.png", curves, report)
+                plot_curves(self.out / PICTURE, curves, report)
             console.print(f"report: {self.out}")
 
     def _name(self, run: Any, others: Mapping[tuple, str]) -> str:

@@ -8,6 +8,7 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli.console import console
+from mec_jax.files import check_file
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Export:
         """Write it."""
         from algos import export, runs
 
+        check_file(self.out, "--out", (".npz",))
         run, state = runs.load_run(self.path)
         frames = int(state.update) * runs.frames_per_update(run)
         export.export_policy(self.out, run, algorithm(run.algorithm).learned(state), frames, score={})

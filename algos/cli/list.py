@@ -5,7 +5,6 @@ from typing import Annotated
 
 import tyro
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from algos.algorithms import algorithm, algorithms, make_env
@@ -42,7 +41,7 @@ def _list_all() -> None:
         ("multi-exit profiles", bundled_multi_exit_profiles()),
         ("networks by layers, for neurons and partition games", NETWORKS),
     ):
-        console.print(f"[bold]{title}[/]: {', '.join(names)}")
+        console.print(f"[bold]{title}[/]: {', '.join(names)}", markup=True)
     console.print("`mec-jax list ENV` shows an environment's parameters and what its observation is made of")
 
 
@@ -54,7 +53,7 @@ def _list_env(env_id: str) -> None:
     for about in env.parameters().values():
         axes = f" [{', '.join(about.axes)}]" if about.axes else ""
         default = about.default if isinstance(about.default, str) else f"{about.default:g}"
-        parameters.add_row(escape(about.name + axes), default, _range(about), about.unit, about.source, about.about)
+        parameters.add_row(about.name + axes, default, _range(about), about.unit, about.source, about.about)
     console.print(parameters)
     table = Table(
         "of", "entries", "observation", "unit", title=f"observation, {env.table.size} numbers", box=SIMPLE_HEAD

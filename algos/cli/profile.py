@@ -10,8 +10,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from algos.cli.console import console
+from mec_jax.files import check_file, reason
 
 __all__ = ["Profile"]
+
+MAX_ELEMENTS = 2**28
+"""Of an input: 1 GiB."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +49,27 @@ class Profile:
             import torch
 
             from mec_jax.split.graph import CutGraph
-            from mec_jax.split.profile import choose_cuts, load_module, measure, write_profile
+            from mec_jax.split.profile import check_repeats, choose_cuts, load_module, measure, write_profile
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"profile needs PyTorch (no module {error.name!r}): pip install 'mec_jax[torch]'"
             ) from None
 
-        if self.out.suffix != ".json" or not self.out.parent.is_dir():
-            raise ValueError(f"--out is {str(self.out)!r}: name a .json file in a folder that exists")
-        if min(self.image) < 1:
-            raise ValueError(f"--image is {self.image}: give three whole numbers of at least 1")
+        check_file(self.out, "--out", (".json",))
+        check_file(self.out.with_suffix(".csv"))
+        if min(self.image) < 1 or math.prod(self.image) > MAX_ELEMENTS:
+            raise ValueError(
+                f"--image is {self.image}: give three whole numbers of at least 1, whose product is at most {MAX_ELEMENTS}"
+            )
+        check_repeats(self.repeats, self.warm_up, self.threads)
         if not 0 < self.power < math.inf:
             raise ValueError(f"--power is {self.power}: it must be a finite number of W above 0")
         try:
-            example = torch.rand(1, *self.image, device=self.device)
-            module = load_module(self.model).to(self.device)
-        except (RuntimeError, AssertionError) as error:  # an unknown device, or one that is not there
-            raise ValueError(f"--device {self.device} does not work ({str(error).splitlines()[0]}): try cpu") from None
-        graph = CutGraph(module, example)
+            torch.rand(1, device=self.device).tolist()
+        except Exception as error:  # an unknown device, one that is not there, or one that does not compute
+            raise ValueError(f"--device {self.device} does not work ({reason(error)}): try cpu") from None
+        example = torch.rand(1, *self.image, device=self.device)
+        graph = CutGraph(load_module(self.model).to(self.device), example)
         points = choose_cuts(graph, self.cuts)
         with console.status(f"measuring {len(points) + 1} points"):
             measurement = measure(graph, example, points, self.repeats, self.warm_up, self.threads)

@@ -8,9 +8,9 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli.console import console
-from algos.cli.shared import given, load, title
+from algos.cli.shared import SEEDS, given, load, title
 from mec_jax.contracts import Policy, Problem
-from mec_jax.files import did_you_mean
+from mec_jax.files import check_count, did_you_mean
 from mec_jax.registry import find
 
 BASELINES = ("local", "all-edge", "random", "best-static")
@@ -48,8 +48,7 @@ class Render:
 
         check_path(self.out)
         frames = _frames(self.frames)
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+        check_count("--seed", self.seed, *SEEDS)
         name = self.policy.lower().replace("_", "-")
         episode = self._baseline(name) if name in BASELINES else self._trained()
         chart: Any = find(episode.env.chart)

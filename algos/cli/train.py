@@ -14,8 +14,9 @@ import tyro
 from algos.algorithms import algorithm, algorithms, make_env
 from algos.cli import stop
 from algos.cli.console import console
-from algos.cli.shared import given, print_report, title
+from algos.cli.shared import SEEDS, given, print_report, title
 from mec_jax.contracts import preset_for
+from mec_jax.files import check_count, check_folder
 from mec_jax.registry import registered_envs, static_arguments
 
 if TYPE_CHECKING:
@@ -62,10 +63,11 @@ class Train:
         if self.resume is not None:
             train(None, self.resume)
             return
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed is {self.seed}: it must be from 0 to {2**32 - 1}")
+        check_count("--seed", self.seed, *SEEDS)
+        if self.out is not None:
+            check_folder(self.out, "--out")
         static = given(num_ues=self.num_ues, num_channels=self.num_channels, **_network(self.env, self.profile))
-        static |= {name: _read(value) for name, value in self.static.items()}
+        static |= {name: _read(name, value) for name, value in self.static.items()}
         if self.env in registered_envs:
             static = static_arguments(self.env, **static)
         chosen: Any = self  # `command` adds both fields, of the algorithm's own types
@@ -124,12 +126,14 @@ def _network(env_id: str, profile: str | None) -> dict[str, str | None]:
     return {"network" if "network" in known else "profile": profile}
 
 
-def _read(value: str) -> Any:
-    """A number or truth value if it is one, else the text."""
+def _read(name: str, value: str) -> Any:
+    """What a text says in JSON, such as a number, a truth value or a list; else the text."""
     try:
         return json.loads(value)
     except json.JSONDecodeError:
         return value
+    except (ValueError, RecursionError):
+        raise ValueError(f"--static {name} has too many digits or brackets: shorten it") from None
 
 
 def train(run: "RunConfig | None", path: Path) -> None:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Problem, Step, Traits
+from mec_jax.files import shown
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import is_traced, parameter
 from mec_jax.physics.multi_exit import Costs, Options, chosen, edge_shares, split_costs, split_options
@@ -153,7 +154,7 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
 
     def __init__(self, profile: str | os.PathLike[str] = "vgg16_image", markov: bool = False) -> None:
         if not isinstance(markov, bool):
-            raise ValueError(f"markov is {markov!r}: it must be True or False")
+            raise ValueError(f"markov is {shown(markov)}: it must be True or False")
         self.profile: MultiExitProfile = load_multi_exit_profile(profile)
         self.markov = markov
         self.num_devices = self.profile.num_devices

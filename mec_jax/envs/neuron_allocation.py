@@ -31,7 +31,7 @@ from mec_jax.envs.neurons import (
     read_queue,
     some_present,
 )
-from mec_jax.files import check_count, did_you_mean
+from mec_jax.files import check_choice, check_count
 from mec_jax.observations import Block, ObservationTable
 from mec_jax.parameters import parameter
 from mec_jax.physics.neuron_allocation import (
@@ -193,11 +193,8 @@ class NeuronAllocation(NeuronProblem[State, Params]):
         num_pieces: int = 6,
         medium: Medium = "private",
     ) -> None:
-        if medium not in MEDIA:
-            hint = did_you_mean(medium, MEDIA)
-            raise ValueError(f"unknown medium {medium!r}: {hint}choose from {', '.join(MEDIA)}")
-        if conditions not in CONDITIONS:
-            raise ValueError(f"unknown conditions {conditions!r}: choose from {', '.join(CONDITIONS)}")
+        check_choice("medium", medium, MEDIA)
+        check_choice("conditions", conditions, CONDITIONS)
         default = 100 if conditions == "slots" else 3
         super().__init__(network, default if num_devices is None else num_devices, num_pieces)
         self.conditions = conditions

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Problem, Step, Traits
-from mec_jax.files import check_count
+from mec_jax.files import check_count, shown
 from mec_jax.memory import check_memory
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import parameter
@@ -155,6 +155,8 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
         self.num_ues = check_count("num_ues", num_ues)
         self.num_channels = check_count("num_channels", num_channels)
         check_memory(f"the interference of {num_ues} UEs", _PAIR_BYTES * num_ues**2)  # before there is a list of them
+        if not isinstance(profile, str | os.PathLike | Sequence):
+            raise ValueError(f"profile is {shown(profile)}: give a name or a path, or a list of them, one per UE")
         names = [profile] * num_ues if isinstance(profile, str | os.PathLike) else list(profile)
         if len(names) != num_ues:
             raise ValueError(f"{len(names)} profiles for {num_ues} UEs: give one, or one per UE")

@@ -1,15 +1,18 @@
 """Environments of gymnax that are not of this suite, as problems: so that trainers need to know one kind only."""
 
+import math
 from typing import Any, override
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, PyTree
 from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Problem, Step, Traits
 from mec_jax.observations import ObservationTable, vector_table
+from mec_jax.parameters import is_traced, number
 from mec_jax.spaces import DiscreteArray
 
 __all__ = ["Foreign", "as_problem"]
@@ -57,10 +60,13 @@ class Foreign(Problem[environment.EnvState, environment.EnvParams, PyTree]):
         return type(self.env.default_params)
 
     @override
-    def params(self, **numbers: ArrayLike) -> environment.EnvParams:
+    def params(self, /, **numbers: ArrayLike) -> environment.EnvParams:
         params = self.env.default_params
         if unknown := set(numbers) - set(vars(params)):
             raise ValueError(f"no parameter {', '.join(sorted(unknown))}: choose from {', '.join(vars(params))}")
+        for name, value in numbers.items():
+            if not is_traced(value):
+                number(name, value, np.shape(getattr(params, name)), float, least=-math.inf)
         return params.replace(**numbers)
 
     @override

@@ -7,22 +7,22 @@ comes from under keys of the writer's choice; what else it holds is its kind's o
 import json
 import math
 import os
-import reprlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 
-from mec_jax.files import did_you_mean, reason
+from mec_jax.files import did_you_mean, read_bytes, reason, shown
 
-__all__ = ["Fields", "Reader", "feature_bits"]
+__all__ = ["MAX_BYTES", "Fields", "Reader", "feature_bits"]
+
+MAX_BYTES = 2**22
+"""Of a file; the largest that comes with the package has 4 KiB."""
 
 _SCHEMA = 1
 _EVERY_FILE = ("schema", "name", "description", "source")
 _DATA = resources.files("mec_jax.profiles") / "data"
 _MAX_DIGITS = 18  # of an integer in a file: no cost needs more, and a float holds it
-_SHORT = reprlib.Repr(maxstring=60, maxother=60)
 
 
 @dataclass(frozen=True)
@@ -157,18 +157,19 @@ class Reader[Content]:
         Raises:
             ValueError: If there is no such name or file, or the file is malformed; the message says what to change.
         """
-        names, path = self.bundled(), os.fspath(name_or_path)
+        names = self.bundled()
+        mend = f"give the path of a readable JSON file, or one of the names {', '.join((*others, *names))}"
+        if not isinstance(name_or_path, str | os.PathLike):
+            raise ValueError(f"{self.kind} is {shown(name_or_path)}: {mend}")
+        path = os.fspath(name_or_path)
         try:
             if self.folder is not None and name_or_path in names:
                 data = (_DATA / self.folder / f"{path}.json").read_bytes()
             else:
-                data = Path(path).read_bytes()
+                data = read_bytes(path, MAX_BYTES)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            known = (*others, *names)
-            raise ValueError(
-                f"can't read {self.kind} {path!r}: {reason(error)}; {did_you_mean(path, known)}give the path of a "
-                f"readable JSON file, or one of the names {', '.join(known)}"
-            ) from None
+            hint = did_you_mean(path, (*others, *names))
+            raise ValueError(f"can't read {self.kind} {path!r}: {reason(error)}; {hint}{mend}") from None
         try:
             return self._parse(_decode(data))
         except ValueError as error:
@@ -264,4 +265,4 @@ def _show(value: object) -> str:
     """A short repr, in JSON's words for true, false and null."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return _SHORT.repr(value)
+    return shown(value)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mec_jax.files import reason, whole_file
+from mec_jax.files import check_file, reason, whole_file
 
 PICTURES = (".png", ".pdf", ".svg")
 """Suffixes of pictures; `.gif` is an animation."""
@@ -17,13 +17,7 @@ def check_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ValueError: If not.
     """
-    path = Path(path)
-    known = (*PICTURES, ".gif")
-    if path.suffix.lower() not in known:
-        raise ValueError(f"picture {str(path)!r}: its name must end in {', '.join(known[:-1])} or {known[-1]}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(f"picture {str(path)!r} cannot be written: name a file in a folder that exists and is yours")
-    return path
+    return check_file(path, "picture", (*PICTURES, ".gif"))
 
 
 @contextmanager
@@ -37,4 +31,4 @@ def whole_picture(path: Path) -> Iterator[Path]:
         with whole_file(path) as unfinished:
             yield unfinished
     except OSError as error:
-        raise ValueError(f"picture {str(path)!r} cannot be written ({reason(error)})") from None
+        raise ValueError(f"can't write picture {str(path)!r}: {reason(error)}") from None

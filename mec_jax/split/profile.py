@@ -6,6 +6,7 @@ is for one image on this machine.
 
 import csv
 import importlib.util
+import inspect
 import io
 import json
 import math
@@ -24,14 +25,20 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mec_jax.files import did_you_mean, reason, write_text
+from mec_jax.files import check_count, check_file, did_you_mean, reason, write_text
 from mec_jax.split.codec import BITS_PER_ELEMENT, HEADER_BITS, encode
 from mec_jax.split.graph import CutGraph, CutPoint
 
-__all__ = ["Cost", "Measurement", "Times", "choose_cuts", "load_module", "measure", "write_profile"]
+__all__ = ["Cost", "Measurement", "Times", "check_repeats", "choose_cuts", "load_module", "measure", "write_profile"]
 
 INPUT_BITS_PER_ELEMENT = 8
 """Of an image, which is sent as it is."""
+
+MAX_REPEATS = 1_000_000
+"""Of one measurement."""
+
+MAX_THREADS = 1024
+"""Of PyTorch; more than any CPU has use for end the process."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,9 @@ def load_module(model: str) -> nn.Module:
         if model not in names:
             hint = did_you_mean(model, names)
             raise ValueError(f"no network {model!r}, {hint}give a name that torchvision knows, or file.py:factory")
-        return torchvision.models.get_model(model, weights=None).eval()
+        builder = torchvision.models.get_model_builder(model)
+        parts = {"weights_backbone": None} if "weights_backbone" in inspect.signature(builder).parameters else {}
+        return builder(weights=None, **parts).eval()  # nothing is downloaded
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     if spec is None or spec.loader is None or not Path(file).is_file():
         raise ValueError(f"no Python file {file!r}: give file.py:factory, or a name that torchvision knows")
@@ -104,8 +113,9 @@ def load_module(model: str) -> nn.Module:
     try:
         spec.loader.exec_module(python)
         module = getattr(python, name)()
-    except Exception as error:  # whatever the user's code raises
-        raise ValueError(f"{model!r} gives no network ({type(error).__name__}: {error}); mend the file") from None
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        said = f"{type(error).__name__}: {reason(error)}"
+        raise ValueError(f"{model!r} gives no network ({said}); mend the file") from None
     if not isinstance(module, nn.Module):
         raise ValueError(f"{model!r} gives a {type(module).__name__}: let it return an nn.Module")
     return module.eval()
@@ -163,9 +173,7 @@ def measure(
     Raises:
         ValueError: If a number is out of range, or a feature can't be encoded.
     """
-    for name, number, least in (("repeats", repeats, 1), ("warm_up", warm_up, 0), ("num_threads", num_threads, 1)):
-        if number is not None and number < least:
-            raise ValueError(f"{name} is {number}: it must be at least {least}")
+    check_repeats(repeats, warm_up, num_threads)
     threads_before = torch.get_num_threads()
     if num_threads is not None:
         torch.set_num_threads(num_threads)
@@ -175,6 +183,18 @@ def measure(
         return Measurement(graph.points[0], costs, repeats, _machine(example.device))
     finally:
         torch.set_num_threads(threads_before)
+
+
+def check_repeats(repeats: int, warm_up: int, num_threads: int | None) -> None:
+    """Refuse numbers that `measure` does not take: to be known before a network is made.
+
+    Raises:
+        ValueError: If one is out of range.
+    """
+    check_count("repeats", repeats, most=MAX_REPEATS)
+    check_count("warm_up", warm_up, 0, MAX_REPEATS)
+    if num_threads is not None:
+        check_count("num_threads", num_threads, most=MAX_THREADS)
 
 
 def _measure(
@@ -252,15 +272,14 @@ def write_profile(path: Path, name: str, measurement: Measurement, power: float)
     """
     if not (math.isfinite(power) and power > 0):
         raise ValueError(f"power is {power}: it must be a finite number of W above 0")
-    if path.suffix != ".json":
-        raise ValueError(f"profile file {str(path)!r} must end in .json: name it so")
-    table = path.with_suffix(".csv")
+    check_file(path, "profile file", (".json",))
+    table = check_file(path.with_suffix(".csv"))
     try:
         write_text(table, _table(measurement, power))
         write_text(path, json.dumps(_content(name, measurement, power), indent=2) + "\n")
     except OSError as error:
         raise ValueError(
-            f"can't write profile file {str(path)!r} ({reason(error)}): name one in a folder that you may write to"
+            f"can't write profile file {str(path)!r}: {reason(error)}; name one in a folder that has room"
         ) from None
     return table
 
