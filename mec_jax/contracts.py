@@ -204,6 +204,12 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
     def observe(self, key: Array, state: S, action: A | None, params: P) -> Array:
         """The observation of a state."""
 
+    def quantities(self, state: S, params: P) -> Mapping[str, Array]:
+        """What its observation is made of, by name and in the units of its table: what a device gives to
+        `mec_jax.policy.Policy.observation`. Only for a table with transforms, which `ObservationTable.observe` takes.
+        """
+        raise NotImplementedError(f"{self.name} does not say what its observations are made of")
+
     @abstractmethod
     @override
     def is_terminated(self, state: S, params: P) -> Bool[Array, ""]:
