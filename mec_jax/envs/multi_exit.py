@@ -18,7 +18,7 @@ from gymnax.environments import environment
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Step, Traits
+from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
 from mec_jax.files import shown
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import is_traced, parameter
@@ -179,6 +179,11 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
             splits, rule = self.num_layers + 1, Transform(ONE_HOT)
             fields = (*fields, ObservationField("split", "layer", "1 at the split in force", splits, rule))
         return ObservationTable((Block(COMMON_FIELDS), Block(fields, "device", self.num_devices)))
+
+    @property
+    @override
+    def cuts(self) -> Cuts:
+        return Cuts("split", (CutProfile(self.profile.name, self.profile.sha256, self.profile.points),))
 
     @property
     @override

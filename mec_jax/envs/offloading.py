@@ -16,7 +16,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Step, Traits
+from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
 from mec_jax.files import check_count, shown
 from mec_jax.observations import Block, ObservationField, ObservationTable, Quantity
 from mec_jax.parameters import parameter
@@ -164,6 +164,16 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
     @override
     def table(self) -> ObservationTable:
         return observation_table(self.num_ues)
+
+    @property
+    @override
+    def cuts(self) -> Cuts:
+        def cut(profile: Profile) -> CutProfile:
+            repeated = profile.points[-1:] * (self.num_points - profile.num_points)
+            return CutProfile(profile.name, profile.sha256, profile.points + repeated)
+
+        several = len(set(self.profiles)) > 1
+        return Cuts("cut", tuple(map(cut, self.profiles if several else self.profiles[:1])))
 
     @property
     @override

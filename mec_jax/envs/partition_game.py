@@ -17,7 +17,7 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Step, Traits
+from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
 from mec_jax.files import check_count
 from mec_jax.observations import Block, ObservationField, ObservationTable, Quantity
 from mec_jax.parameters import number, parameter
@@ -206,6 +206,11 @@ class PartitionGame(Problem[State, Params, Int[Array, ""]]):
             Quantity("own_present", "1"),  # 0 if nobody is there
         )
         return ObservationTable((Block(common, beside=beside), Block(each, "device", self.num_devices)))
+
+    @property
+    @override
+    def cuts(self) -> Cuts:
+        return Cuts("action", (CutProfile(self.network.name, self.network.sha256, self.network.points),))
 
     @property
     @override
