@@ -173,12 +173,12 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
     @override
     def table(self) -> ObservationTable:
         share = Transform(scale=float(self.num_layers))
-        fields = (*DEVICE_FIELDS, ObservationField("mean_exit", "layer", "mean exit / layers", 1, share))
+        fields = [*DEVICE_FIELDS, ObservationField("mean_exit", "layer", "mean exit / layers", 1, share)]
         if self.markov:
             # One-hot: what to keep is read off, not computed from a number.
             splits, rule = self.num_layers + 1, Transform(ONE_HOT)
-            fields = (*fields, ObservationField("split", "layer", "1 at the split in force", splits, rule))
-        return ObservationTable((Block(COMMON_FIELDS), Block(fields, "device", self.num_devices)))
+            fields.append(ObservationField("split", "layer", "1 at the split in force", splits, rule))
+        return ObservationTable((Block(COMMON_FIELDS), Block(tuple(fields), "device", self.num_devices)))
 
     @property
     @override
