@@ -63,7 +63,18 @@ def _metadata(env: Problem, found: Network) -> dict[str, Any]:
         "blocks": env.table.describe(),
         "normalisation": found.normalisation,
     }
-    return {"action": found.action, "observation": observation, "network": dict(found.network)}
+    return {
+        "action": found.action,
+        "observation": observation,
+        "network": dict(found.network),
+        "cuts": _cuts(env),
+    }
+
+
+def _cuts(env: Problem) -> dict[str, Any] | None:
+    """What the file says of the networks that the actions cut."""
+    cuts = env.cuts
+    return cuts and {"head": cuts.part, "profiles": [profile._asdict() for profile in cuts.profiles]}
 
 
 def import_policy(path: Path) -> tuple[RunConfig, PyTree]:

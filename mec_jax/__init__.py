@@ -4,6 +4,8 @@
 `mec_jax.policy` can drive a device that has NumPy alone.
 """
 
+from __future__ import annotations
+
 from importlib import import_module
 from typing import TYPE_CHECKING
 

@@ -26,6 +26,8 @@ __all__ = [
     "Algorithm",
     "Chart",
     "Column",
+    "CutProfile",
+    "Cuts",
     "Episodes",
     "Network",
     "Policy",
@@ -59,6 +61,21 @@ class Traits:
     def hybrid(self) -> bool:
         """Whether an action has choices and numbers."""
         return self.discrete and self.continuous
+
+
+class CutProfile(NamedTuple):
+    """A network that can be cut, as its profile has it."""
+
+    name: str
+    sha256: str  # of what the profile says (`mec_jax.files.content_sha256`)
+    points: tuple[str, ...]  # [choice] where each choice cuts: "input", a layer's name, "local"
+
+
+class Cuts(NamedTuple):
+    """Which part of an action cuts networks, and where."""
+
+    part: str
+    profiles: tuple[CutProfile, ...]  # one, or one for each entry of the part
 
 
 type Step[S] = tuple[Float[Array, " observation"], S, Float[Array, ""], Bool[Array, ""], dict[str, Array]]
@@ -117,6 +134,11 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
     def axes(self) -> Mapping[str, int]:
         """Lengths of the axes that the parameters have."""
         return {}
+
+    @property
+    def cuts(self) -> Cuts | None:
+        """What its actions cut, if they do: exported policies carry the names, so that they drive no other network."""
+        return None
 
     @property
     def solver(self) -> "Solver | str | None":
@@ -203,6 +225,12 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
     @override
     def observe(self, key: Array, state: S, action: A | None, params: P) -> Array:
         """The observation of a state."""
+
+    def quantities(self, state: S, params: P) -> Mapping[str, Array]:
+        """What its observation is made of, by name and in the units of its table: what a device gives to
+        `mec_jax.policy.Policy.observation`. Only for a table with transforms, which `ObservationTable.observe` takes.
+        """
+        raise NotImplementedError(f"{self.name} does not say what its observations are made of")
 
     @abstractmethod
     @override

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import hashlib
+import json
 import os
 import reprlib
 import secrets
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ __all__ = [
     "check_count",
     "check_file",
     "check_folder",
+    "content_sha256",
     "did_you_mean",
     "read_bytes",
     "read_text",
@@ -217,6 +220,15 @@ def shown(value: object) -> str:
         return _SHORT.repr(value)
     except ValueError:  # Python writes no more digits
         return f"a {type(value).__name__} of too many digits"
+
+
+def content_sha256(content: Mapping[str, Any]) -> str:
+    """sha256 of what a profile says, as hexadecimal digits: of its JSON without "schema", "description" and "source",
+    fields sorted, no spaces, and numbers as Python writes floats.
+    """
+    said = {name: value for name, value in content.items() if name not in ("schema", "description", "source")}
+    floats = json.loads(json.dumps(said), parse_int=float)
+    return hashlib.sha256(json.dumps(floats, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:

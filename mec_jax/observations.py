@@ -1,5 +1,5 @@
 """What an observation is made of, declared once: the environment writes it by this table, heuristics read it back, and
-exported policies carry it.
+exported policies carry it, so that a device builds the same vector from quantities in their units.
 
 An observation is one vector of blocks. A block is a row of fields, once or for each of several UEs, devices or slots.
 """
@@ -7,15 +7,16 @@ An observation is one vector of blocks. A block is a row of fields, once or for 
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from mec_jax.files import did_you_mean
+from mec_jax.transforms import PARAMS, Transform, argument, entries
 
-__all__ = ["Block", "ObservationField", "ObservationTable", "Slots"]
+__all__ = ["Block", "ObservationField", "ObservationTable", "Quantity", "Slots"]
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,16 @@ class ObservationField:
 
     name: str  # what it is, e.g. "time left"
     unit: str  # of the quantity, "1" if it has none
-    formula: str  # how it stands in the observation, e.g. "time left / local time"
+    formula: str  # how it stands in the observation, in words, e.g. "time left / local time"
     count: int = 1  # entries
+    transform: Transform | None = None  # the same as a rule; without one, only the environment knows how
+
+
+class Quantity(NamedTuple):
+    """What transforms refer to, but no field shows."""
+
+    name: str
+    unit: str
 
 
 class Block(NamedTuple):
@@ -34,6 +43,7 @@ class Block(NamedTuple):
     fields: tuple[ObservationField, ...]
     of: str = ""  # what there are several of, e.g. "UE"; nothing: the fields stand once
     repeats: int = 1
+    beside: tuple[Quantity, ...] = ()  # one number for each repetition
 
     @property
     def features(self) -> int:
@@ -107,6 +117,31 @@ class ObservationTable:
             parts.append(jnp.concatenate(rows, axis=1).reshape(-1))
         return jnp.concatenate(parts)
 
+    def observe(
+        self, quantities: Mapping[str, Array], params: PyTree, dtype: jnp.dtype
+    ) -> Float[Array, " observation"]:
+        """The vector from quantities in their units.
+
+        Args:
+            quantities: By name, of each field and of what stands beside them: `[*repeats]`, of a field with several
+                entries that is not one-hot `[*repeats, count]`. A field without a transform is taken as it is.
+            params: The environment's numbers.
+            dtype: Of the observation.
+        """
+        given = {name: jnp.asarray(value).astype(dtype) for name, value in quantities.items()}
+
+        def term(name: str) -> Array:
+            return getattr(params, name.removeprefix(PARAMS)) if name.startswith(PARAMS) else given[name]
+
+        found = {}
+        for field in (field for block in self.blocks for field in block.fields):
+            x, rule = given[field.name], field.transform
+            if rule is not None:
+                there = given[rule.where] > 0 if rule.where else None
+                x = entries(jnp, rule, argument(rule, x, term), field.count, there)
+            found[field.name] = x
+        return self.join(*[found] * len(self.blocks)).astype(dtype)
+
     def split(self, observation: Float[Array, " observation"]) -> tuple[dict[str, Array], ...]:
         """What `join` joined."""
         found = []
@@ -128,7 +163,15 @@ class ObservationTable:
     def describe(self) -> list[dict[str, object]]:
         """As an exported policy carries it."""
         return [
-            {"of": block.of, "repeats": block.repeats, "fields": [asdict(field) for field in block.fields]}
+            {
+                "of": block.of,
+                "repeats": block.repeats,
+                "fields": [
+                    {**vars(field), "transform": field.transform and field.transform._asdict()}
+                    for field in block.fields
+                ],
+                "beside": [quantity._asdict() for quantity in block.beside],
+            }
             for block in self.blocks
         ]
 

@@ -1,12 +1,20 @@
 """A trained policy as one file that needs NumPy alone: on a device, beside PyTorch, in another language.
 
 policy = load_policy("policy.npz")
-policy.observation_names                               # what to give, one text for each entry
+policy.quantities                                      # what to observe, with units and shapes
+observation = policy.observation(distance=[50], ...)   # from these; `observation_names` tells its entries
 action = policy.act(observation)                       # the likeliest action
 action = policy.act(observation, np.random.default_rng())  # a sample
+policy.check_profile("phone.json")                     # refuses another network's
+policy.cut_names(action)                               # where the action cuts it
+
+A device needs Python 3.9 or later, NumPy 1.21 or later, and of this package a folder `mec_jax` with six files:
+`__init__.py`, `files.py`, `policy.py`, `policy_about.py`, `policy_schema.py` and `transforms.py`.
 
 `mec_jax.policy_schema` describes the file.
 """
+
+from __future__ import annotations
 
 import functools
 import io
@@ -23,26 +31,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mec_jax.files import check_file, read_bytes, reason, write_bytes
+from mec_jax.policy_about import About, numbers, refuse_no_choice
 from mec_jax.policy_schema import (
     AS_RETURNED,
     KIND,
+    MAX_METADATA,
     SCHEMA,
     action_class,
     as_json,
     check_arrays,
     check_metadata,
     digest,
-    observation_names,
     read_only,
     upgrade,
 )
 
 __all__ = ["AS_RETURNED", "KIND", "SCHEMA", "Categorical", "Gaussian", "Policy", "load_policy", "save_policy"]
 
-_MAX_BYTES = 2**30  # of a file: no policy needs more, and a device must not run out of memory over one
+_MAX_BYTES = 2**28  # of a file: no policy needs more, and reading one takes three times as much memory
 
-type _Floats = NDArray[np.float32]
-type _Function = Callable[[_Floats], _Floats]
+_Floats = NDArray[np.float32]
+_Function = Callable[[_Floats], _Floats]
 
 
 class Categorical(NamedTuple):
@@ -75,7 +84,7 @@ class Gaussian(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Policy:
+class Policy(About):
     """Decides from one observation.
 
     Takes copies of `arrays` and `metadata`, which `mec_jax.policy_schema` describes; NumPy and JAX arrays in the
@@ -98,21 +107,19 @@ class Policy:
         action = f"{self.metadata['action']}({', '.join(head['name'] for head in heads)})"
         return f"<Policy for {self.metadata['env_id']}: {action} from {size} numbers>"
 
-    @property
-    def observation_names(self) -> list[str]:
-        """What each entry of the observation is, e.g. "UE 0: tasks left / tasks given"."""
-        return observation_names(self.metadata["observation"]["blocks"])
-
     def act(self, observation: ArrayLike, rng: np.random.Generator | None = None) -> Any:
         """Decides.
 
         Args:
-            observation: [..., size], finite, each entry what `observation_names` says; else a ValueError says so.
+            observation: [..., size], finite, each entry what `observation_names` says, as `observation` builds it.
             rng: Draws the action; without it the action is the likeliest one.
 
         Returns:
             A NamedTuple like the environment's action, e.g. `OffloadAction(cut, channel, power)`, each
             [..., *shape]: int32 for a categorical head, float32 within its bounds for a gaussian one.
+
+        Raises:
+            ValueError: If the observation is none, or allows no choice where some are masked.
         """
         said = self.distribution(observation)
         action: dict[str, NDArray[Any]] = {}
@@ -132,7 +139,8 @@ class Policy:
         activation = _ACTIVATIONS[network["activation"]]
         said: dict[str, Categorical | Gaussian] = {}
         with np.errstate(all="ignore"):  # what overflows is refused
-            x = _observation(observation, self.metadata["observation"])
+            seen = _observation(observation, self.metadata["observation"])
+            x = _normalised(seen, self.metadata["observation"]["normalisation"])
             batch, x = x.shape[:-1], x.reshape(-1, x.shape[-1])
             if slots := network.get("per_slot"):
                 x = _each_slot(x, **slots)
@@ -148,7 +156,9 @@ class Policy:
                 if head["kind"] == "categorical":
                     logits = raw.reshape(*shape, head["size"])
                     if "allowed" in head:
-                        logits = np.where(np.asarray(observation)[..., head["allowed"]] > 0, logits, _LEAST)
+                        allowed = seen[..., head["allowed"]] > 0
+                        refuse_no_choice(head, allowed)
+                        logits = np.where(allowed, logits, _LEAST)
                     said[head["name"]] = Categorical(logits)
                 else:
                     mean, std = (part.reshape(shape) for part in np.split(raw, 2, axis=-1))
@@ -186,19 +196,18 @@ def _gaussian(mean: _Floats, std: _Floats, head: Mapping[str, Any]) -> Gaussian:
 
 
 def _observation(value: ArrayLike, about: Mapping[str, Any]) -> _Floats:
-    """The observation as the network reads it."""
-    size, normal = about["size"], about["normalisation"]
-    try:
-        x = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # ragged lists, tensors on another device
-        raise ValueError(f"the observation is no array ({reason(error)}): {_wanted(about)}") from None
-    if x.dtype.kind not in "fiu":
-        raise ValueError(f"the observation is of type {x.dtype}, not made of real numbers: {_wanted(about)}")
-    if x.shape[-1:] != (size,):
+    """The observation as the environment returns it."""
+    x = numbers("the observation", value, "fiu", functools.partial(_wanted, about))
+    if x.shape[-1:] != (about["size"],):
         raise ValueError(f"the observation has shape {x.shape}: {_wanted(about)}")
     x = x.astype(np.float32, copy=False)
     if not np.isfinite(x).all():
         raise ValueError("the observation holds a NaN, or a number too large for float32: give finite ones")
+    return x
+
+
+def _normalised(x: _Floats, normal: Any) -> _Floats:
+    """The observation as the network reads it."""
     if normal == AS_RETURNED:
         return x
     clip = _float32(normal.get("clip", np.inf))
@@ -227,6 +236,8 @@ def save_policy(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], m
     """Writes a policy that `load_policy` will read; else a ValueError says what to change, and no file changes."""
     policy = Policy({name: np.asarray(value) for name, value in arrays.items()}, metadata)
     text = json.dumps(policy.metadata).encode()
+    if len(text) > MAX_METADATA:
+        raise ValueError(f"the metadata have {len(text)} bytes, a file's at most {MAX_METADATA}: leave something out")
     about = {"metadata": text, "sha256": digest(text, policy.arrays)}
     entries: dict[str, Any] = {**policy.arrays, **{name: np.frombuffer(data, np.uint8) for name, data in about.items()}}
     content = io.BytesIO()
@@ -242,7 +253,7 @@ def save_policy(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], m
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
-    """Reads a file that `save_policy` wrote, of schema 1, too; of any other a ValueError says what is wrong."""
+    """Reads a file that `save_policy` wrote, of any schema so far; of any other a ValueError says what is wrong."""
     start = f"policy file {os.fspath(path)!r}:"
     try:
         metadata, arrays = _read(Path(path))
@@ -270,4 +281,6 @@ def _read(path: Path) -> tuple[Any, dict[str, _Floats]]:
     text, written = arrays.pop("metadata").tobytes(), arrays.pop("sha256").tobytes()
     if digest(text, arrays) != written:
         raise ValueError("its sha256 digest differs")
+    if len(text) > MAX_METADATA:
+        raise ValueError(f"its metadata have {len(text)} bytes, at most {MAX_METADATA} are read")
     return json.loads(text.decode()), arrays

@@ -1,11 +1,11 @@
-"""What an exported policy's file holds, what is wrong with one that holds something else, and files of schema 1.
+"""What an exported policy's file holds, what is wrong with one that holds something else, and files of schema 1 and 2.
 
 The file is an uncompressed `.npz` of three kinds of entries: the networks' float32 arrays by path, `LAYER/kernel`
 [net, inputs, outputs] and `LAYER/bias` [net, outputs]; `metadata`, JSON text as bytes; and `sha256`, the digest of both
 (`digest`). The metadata:
 
     {
-      "schema": 2, "kind": "mec_jax policy",
+      "schema": 3, "kind": "mec_jax policy",
       "env_id": "MultiUEOffloading-v0",
       "env_static": {"num_ues": 3, "num_channels": 2},
       "env_params": {"beta": 0.47, "power_max": [1.0, 0.5, 1.0]},
@@ -14,10 +14,16 @@ The file is an uncompressed `.npz` of three kinds of entries: the networks' floa
         "size": 12,
         "blocks": [
           {"of": "UE", "repeats": 3, "fields": [
-            {"name": "tasks_left", "unit": "tasks", "formula": "tasks left / tasks given", "count": 1}, "..."]}
+            {"name": "tasks_left", "unit": "tasks", "formula": "tasks left / tasks given", "count": 1, "transform":
+             {"function": "linear", "offset": 0.0, "times": [], "scale": 1.0, "over": ["tasks_given"], "where": ""}},
+            "..."], "beside": [{"name": "tasks_given", "unit": "tasks"}]}
         ],
         "normalisation": "as the environment returns it"
       },
+      "cuts": {"head": "cut", "profiles": [
+        {"name": "resnet18", "sha256": "ae92f8cd0dbf1796065d7eda37f4e711bee73c34f51e715a0fbe2a9b0832fc0c",
+         "points": ["input", "maxpool", "layer2.0", "layer3.0", "layer4.0", "local"]}
+      ]},
       "network": {
         "stacked": 3, "activation": "relu", "trunk": ["trunk_0", "trunk_1"],
         "heads": [
@@ -32,7 +38,11 @@ The file is an uncompressed `.npz` of three kinds of entries: the networks' floa
 
 The observation is its blocks one after the other. In a block the fields stand one after the other, each with `count`
 entries, and all of that `repeats` times, once for each of what "of" names (nothing, where they stand once). A field's
-"formula" says how the quantity "name", in "unit", stands in the observation. "normalisation" may instead be
+"formula" says in words how the quantity "name", in "unit", stands in the observation, and "transform" as a rule,
+`mec_jax.transforms.Transform`, or null where there is none: function((x - offset) * times / scale / over), 0 where
+"where" is 0. "times", "over" and "where" name quantities, those "beside" the fields included, of the same block or of
+one that stands once; or, as "env_params.NAME", the first two a parameter that is one number or one a repetition, and
+> 0. Names are given once. "normalisation" may instead be
 {"mean": [size], "std": [size], "clip": c}: (observation - mean) / std, then clipped to -c..c, or not at all without
 "clip". "provenance", "score" and "env_static" hold what their writer likes; "env_params" holds numbers and nested lists
 of numbers.
@@ -50,11 +60,20 @@ standard deviations:
 What is drawn is clipped to low..high. "scale", "offset", "low" and "high" are one number or of the head's shape. A head
 of kind "simplex" is a gaussian one whose action is the softmax of what is drawn, along its last axis.
 
+"cuts" says where the choices of a head cut which network, by the profile that the policy was trained on: one profile,
+or one for each entry of the head. "points" has a name for each choice, "sha256" is `mec_jax.files.content_sha256` of
+the profile. It is null if no head cuts, and "unknown" in files that were of schema 1 or 2.
+
+A file has at most 256 MiB, metadata of 16 MiB, an observation of 2**20 entries, and 256 layers in the trunk, heads, and
+layers in a head.
+
 A categorical head of shape [] may have "allowed", an entry of the observation for each choice: the choice may be taken
 where that is positive, else its logit is float32's least number. If the network has "per_slot", {"common": c, "slots":
 n, "features": f}, the observation is c values and then f for each of n slots; the one network reads the c values and
 those of one slot, n times, and its one categorical head puts out one logit for each.
 """
+
+from __future__ import annotations
 
 import functools
 import hashlib
@@ -68,8 +87,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mec_jax.files import reason
+from mec_jax.transforms import FUNCTIONS, ONE_HOT, PARAMS
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the metadata that is written."""
 
 KIND = "mec_jax policy"
@@ -78,10 +98,21 @@ KIND = "mec_jax policy"
 AS_RETURNED: Final = "as the environment returns it"
 """Normalisation where the network reads the observation unchanged."""
 
+UNKNOWN: Final = "unknown"
+"""Cuts of which the file does not say where they are."""
+
+MAX_METADATA = 2**24
+"""Bytes of the metadata: of what is a byte there, Python makes up to 50."""
+
+MAX_ENTRIES = 2**20
+"""Of an observation."""
+
+_MAX_PARTS = 256  # layers of the trunk, heads, layers of a head
+
 ACTIVATIONS = ("relu", "tanh")
 STDS = ("softplus", "sigmoid", "exp")
 
-type _Floats = NDArray[np.float32]
+_Floats = NDArray[np.float32]
 _float32 = functools.partial(np.asarray, dtype=np.float32)
 
 
@@ -110,24 +141,39 @@ action_class = functools.lru_cache(namedtuple)
 
 
 def upgrade(metadata: Any) -> Any:
-    """Metadata of schema 1, as JSON gives it, in schema 2; any other as it is. What is malformed stays so.
+    """Metadata of schema 1 or 2, as JSON gives it, in schema 3; any other as it is. What is malformed stays so.
 
-    Schema 1 had one network for each UE or one for all: the first without shapes, the second with them.
+    Schema 1 had one network for each UE or one for all: the first without shapes, the second with them. Schema 2 knew
+    neither transforms nor cuts.
     """
-    if not isinstance(metadata, dict) or type(metadata.get("schema")) is not int or metadata["schema"] != 1:
-        return metadata
-    try:
-        seen, network = metadata["observation"], metadata["network"]
-        texts, stacked = seen["per_ue"], network["stacked"]
-        fields = [{"name": text, "unit": "1", "formula": text, "count": 1} for text in texts]
-        block = {"of": "UE" if stacked > 1 else "", "repeats": stacked, "fields": fields}
-        heads = [_upgraded_head(head, stacked) for head in network["heads"]]
-        static = {_RENAMED.get(name, name): value for name, value in metadata["env_static"].items()}
-    except (KeyError, TypeError, AttributeError):
-        return metadata
+    for schema, upgraded in ((1, _from_1), (2, _from_2)):
+        if isinstance(metadata, dict) and type(metadata.get("schema")) is int and metadata["schema"] == schema:
+            try:
+                metadata = upgraded(metadata)
+            except (KeyError, TypeError, AttributeError):
+                return metadata
+    return metadata
+
+
+def _from_1(metadata: dict[str, Any]) -> dict[str, Any]:
+    seen, network = metadata["observation"], metadata["network"]
+    texts, stacked = seen["per_ue"], network["stacked"]
+    fields = [{"name": text, "unit": "1", "formula": text, "count": 1} for text in texts]
+    block = {"of": "UE" if stacked > 1 else "", "repeats": stacked, "fields": fields}
+    heads = [_upgraded_head(head, stacked) for head in network["heads"]]
+    static = {_RENAMED.get(name, name): value for name, value in metadata["env_static"].items()}
     observation = {name: value for name, value in seen.items() if name != "per_ue"} | {"blocks": [block]}
     changed = {"observation": observation, "network": {**network, "heads": heads}, "env_static": static}
-    return {**metadata, **changed, "schema": SCHEMA}
+    return {**metadata, **changed, "schema": 2}
+
+
+def _from_2(metadata: dict[str, Any]) -> dict[str, Any]:
+    seen = metadata["observation"]
+    blocks = [
+        {**block, "fields": [{**field, "transform": None} for field in block["fields"]], "beside": []}
+        for block in seen["blocks"]
+    ]
+    return {**metadata, "observation": {**seen, "blocks": blocks}, "cuts": UNKNOWN, "schema": 3}
 
 
 _RENAMED = {"scenario": "conditions"}
@@ -165,12 +211,12 @@ def read_only(name: str, value: ArrayLike) -> _Floats:
     return array
 
 
-type _Rule = tuple[str, Callable[[Any], bool]]  # what a value from JSON must be, and whether it is
+_Rule = tuple[str, Callable[[Any], bool]]  # what a value from JSON must be, and whether it is
 
 
-def _list_of(rule: _Rule, least: int = 1) -> _Rule:
-    says = f"a list of {least} or more, each {rule[0]}"
-    return says, lambda value: isinstance(value, list) and len(value) >= least and all(map(rule[1], value))
+def _list_of(rule: _Rule, least: int = 1, most: int = MAX_ENTRIES) -> _Rule:
+    says = f"a list of {least} or more, each {rule[0]}" + f", at most {most}" * (most < MAX_ENTRIES)
+    return says, lambda value: isinstance(value, list) and least <= len(value) <= most and all(map(rule[1], value))
 
 
 def _one_of(*choices: str) -> _Rule:
@@ -202,11 +248,18 @@ _OBJECT: _Rule = ("an object", lambda value: isinstance(value, dict))
 _TEXT: _Rule = ("a text", lambda value: isinstance(value, str) and value.strip() != "")
 _NAME: _Rule = ("letters, digits and _", lambda value: _TEXT[1](value) and value.isascii() and value.isidentifier())
 _COUNT: _Rule = ("a whole number, 1 to 2**31 - 1", lambda value: type(value) is int and 1 <= value < 2**31)
-_WHOLE: _Rule = ("a whole number, 0 to 2**31 - 1", lambda value: type(value) is int and 0 <= value < 2**31)
-_NAMES = _list_of(_NAME, 0)
+_ENTRIES: _Rule = ("a whole number, 1 to 2**20", lambda value: type(value) is int and 1 <= value <= MAX_ENTRIES)
+_REPEATS: _Rule = ("a whole number, 0 to 2**20", lambda value: type(value) is int and 0 <= value <= MAX_ENTRIES)
+_NAMES = _list_of(_NAME, 0, _MAX_PARTS)
 _ONE: _Rule = ("1", lambda value: type(value) is int and value == 1)
 _NOTHING: _Rule = ("a text", lambda value: isinstance(value, str))
 _NORMALISATION: _Rule = (f"'{AS_RETURNED}' or an object", lambda value: value == AS_RETURNED or _OBJECT[1](value))
+_NULLABLE: _Rule = ("null or an object", lambda value: value is None or _OBJECT[1](value))
+_CUTS: _Rule = (f"null, '{UNKNOWN}' or an object", lambda value: value == UNKNOWN or _NULLABLE[1](value))
+_SHA256: _Rule = (
+    "64 hexadecimal digits",
+    lambda value: isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef"),
+)
 _VERSION = f"{SCHEMA}; export the policy again, or install the mec_jax that wrote it"
 
 _METADATA: dict[str, _Rule] = {
@@ -214,16 +267,31 @@ _METADATA: dict[str, _Rule] = {
     "schema": (_VERSION, lambda value: type(value) is int and value == SCHEMA),
     **dict.fromkeys(("env_id", "action"), _TEXT),
     **dict.fromkeys(("env_static", "env_params", "observation", "network", "provenance", "score"), _OBJECT),
+    "cuts": _CUTS,
 }
-_OBSERVATION = {"size": _COUNT, "blocks": _list_of(_OBJECT), "normalisation": _NORMALISATION}
-_BLOCK = {"of": _NOTHING, "repeats": _WHOLE, "fields": _list_of(_OBJECT)}
-_FIELD = {**dict.fromkeys(("name", "unit", "formula"), _TEXT), "count": _COUNT}
-_NETWORK = {"stacked": _COUNT, "activation": _one_of(*ACTIVATIONS), "trunk": _NAMES, "heads": _list_of(_OBJECT)}
+_OBSERVATION = {"size": _ENTRIES, "blocks": _list_of(_OBJECT), "normalisation": _NORMALISATION}
+_BLOCK = {"of": _NOTHING, "repeats": _REPEATS, "fields": _list_of(_OBJECT), "beside": _list_of(_OBJECT, 0)}
+_FIELD = {**dict.fromkeys(("name", "unit", "formula"), _TEXT), "count": _ENTRIES, "transform": _NULLABLE}
+_BESIDE = dict.fromkeys(("name", "unit"), _TEXT)
+_TRANSFORM = {
+    "function": _one_of(*FUNCTIONS),
+    "offset": _numbers(()),
+    "scale": _numbers((), above=0),
+    **dict.fromkeys(("times", "over"), _list_of(_TEXT, 0, 16)),
+    "where": _NOTHING,
+}
+_PROFILE = {"name": _TEXT, "sha256": _SHA256, "points": _list_of(_TEXT)}
+_NETWORK = {
+    "stacked": _COUNT,
+    "activation": _one_of(*ACTIVATIONS),
+    "trunk": _NAMES,
+    "heads": _list_of(_OBJECT, 1, _MAX_PARTS),
+}
 _SLOTS = {"common": _COUNT, "slots": _COUNT, "features": _COUNT}
 _HEAD = {
     "name": _NAME,
     "kind": _one_of("categorical", "gaussian", "simplex"),
-    "layers": _list_of(_NAME),
+    "layers": _list_of(_NAME, 1, _MAX_PARTS),
     "size": _COUNT,
 }
 
@@ -252,6 +320,7 @@ def check_metadata(metadata: Any) -> None:
     _check(network, _NETWORK | ({"per_slot": _OBJECT} if "per_slot" in network else {}), "network.")
     size = observation["size"]
     _check_blocks(observation)
+    _check_transforms(observation["blocks"], params)
     if (normalisation := observation["normalisation"]) != AS_RETURNED:
         rules = {"mean": _numbers((size,)), "std": _numbers((size,), above=0), "clip": _numbers((), above=0)}
         _check({"clip": 1} | normalisation, rules, "observation.normalisation.")
@@ -274,6 +343,8 @@ def check_metadata(metadata: Any) -> None:
         action_class(metadata["action"], tuple(head["name"] for head in network["heads"]))
     except ValueError as error:
         raise ValueError(f"'action' and the heads' names must suit a namedtuple ({error}); choose others") from None
+    if isinstance(metadata["cuts"], dict):
+        _check_cuts(metadata["cuts"], network["heads"])
 
 
 def _entries_of(size: int, count: Any) -> _Rule:
@@ -303,11 +374,60 @@ def _check_blocks(observation: Mapping[str, Any]) -> None:
         _check(block, _BLOCK, where)
         for number, field in enumerate(block["fields"]):
             _check(field, _FIELD, f"{where}fields[{number}].")
+            if field["transform"] is not None:
+                _check(field["transform"], _TRANSFORM, f"{where}fields[{number}].transform.")
+        for number, quantity in enumerate(block["beside"]):
+            _check(quantity, _BESIDE, f"{where}beside[{number}].")
         if not block["of"] and block["repeats"] != 1:
             raise ValueError(f"field '{where}of' is empty: say what there are {block['repeats']} of")
         total += block["repeats"] * sum(field["count"] for field in block["fields"])
     if observation["size"] != total:
         raise ValueError(f"field 'observation.size' is {observation['size']}: the blocks make it {total}")
+
+
+def _check_transforms(blocks: list[dict[str, Any]], params: Mapping[str, Any]) -> None:
+    """Refuse transforms that name what is not there or has other axes."""
+    alone = {name for block in blocks if not block["of"] for name in _single(block)}
+    for index, block in enumerate(blocks):
+        known = alone | _single(block)
+        shapes = ((), (block["repeats"],)) if block["of"] else ((),)
+        positive = _numbers(*shapes, above=0)
+        for number, field in enumerate(block["fields"]):
+            where = f"observation.blocks[{index}].fields[{number}].transform"
+            transform = field["transform"] or {"times": [], "over": [], "where": ""}
+            for name in (*transform["times"], *transform["over"]):
+                if name.startswith(PARAMS):
+                    _check({name: params.get(name[len(PARAMS) :])}, {name: positive}, f"{where} names ")
+                elif name not in known:
+                    raise ValueError(f"'{where}' names {_short(name)!r}, which is no quantity with one number here")
+            if transform["where"] and transform["where"] not in known:
+                raise ValueError(f"'{where}.where' is {_short(transform['where'])!r}, which is no quantity here")
+
+
+def _single(block: Mapping[str, Any]) -> set[str]:
+    """Quantities that are one number, or one a repetition."""
+    fields = (field for field in block["fields"] if field["count"] == 1 or _function(field) == ONE_HOT)
+    return {quantity["name"] for quantity in (*fields, *block["beside"])}
+
+
+def _function(field: Mapping[str, Any]) -> Any:
+    return (field["transform"] or {}).get("function")
+
+
+def _check_cuts(cuts: dict[str, Any], heads: list[dict[str, Any]]) -> None:
+    """Refuse cuts that are not those of one of the heads."""
+    _check(cuts, {"head": _TEXT, "profiles": _list_of(_OBJECT)}, "cuts.")
+    head = next((head for head in heads if head["name"] == cuts["head"]), None)
+    if head is None or head["kind"] != "categorical":
+        raise ValueError(f"'cuts.head' is {_short(cuts['head'])!r}, which is no categorical head: name one")
+    entries = head["shape"][-1] if head["shape"] else 1
+    if len(cuts["profiles"]) not in (1, entries):
+        raise ValueError(f"'cuts.profiles' are {len(cuts['profiles'])}: have one, or {entries}, one for each entry")
+    for index, profile in enumerate(cuts["profiles"]):
+        _check(profile, _PROFILE, f"cuts.profiles[{index}].")
+        if len(profile["points"]) != head["size"]:
+            size = f"head {head['name']!r} has {head['size']} choices"
+            raise ValueError(f"'cuts.profiles[{index}].points' are {len(profile['points'])}: {size}; name each")
 
 
 def _head_rules(head: Mapping[str, Any], stacked: int) -> dict[str, _Rule]:

@@ -34,8 +34,8 @@ METADATA: dict[str, Any] = json.loads("{" + str(policy_schema.__doc__).split("\n
 METADATA["env_static"]["profile"] = "resnet18"
 METADATA["env_params"] |= {"paper_reward": False, "front_time": [[0, 0.1]] * UES}
 METADATA["observation"]["blocks"][0]["fields"][1:] = [
-    {"name": "time_left", "unit": "s", "formula": "time left / time given", "count": 1},
-    {"name": "gain", "unit": "1", "formula": "log10 path gain", "count": 2},
+    {"name": "time_left", "unit": "s", "formula": "time left / time given", "count": 1, "transform": None},
+    {"name": "gain", "unit": "1", "formula": "log10 path gain", "count": 2, "transform": None},
 ]
 CHANNEL = {"name": "channel", "kind": "categorical", "layers": ["channel_0"], "shape": [UES], "size": CHANNELS}
 METADATA["network"]["heads"].insert(1, CHANNEL)
@@ -120,8 +120,8 @@ BAD_FILES: list[tuple[bytes, str]] = [
     (forged(b"null"), "field 'metadata' is null: it must be an object"),
     (forged(b"{}"), f"field 'kind' is missing: it must be {KIND}"),
     (forged(json.dumps(METADATA).replace("0.47", "NaN").encode()), "can't be written as JSON"),
-    (forged(at("schema", value=3)), "field 'schema' is 3: it must be 2; export the policy again, or install the"),
-    (forged(at("schema", value=1)), "field 'schema' is 1: it must be 2"),  # and then it would have "per_ue"
+    (forged(at("schema", value=4)), "field 'schema' is 4: it must be 3; export the policy again, or install the"),
+    (forged(at("schema", value=1)), "field 'schema' is 1: it must be 3"),  # and then it would have "per_ue"
     (forged(arrays={}), "no array 'channel_0/bias'; name every layer"),
     (forged(arrays=ARRAYS | {"cut_0/bias": np.full((3, 10), np.inf)}), "'cut_0/bias' holds a NaN or infinity"),
 ]
@@ -188,7 +188,7 @@ def test_file_too_large_for_the_machine_is_refused(tmp_path: Path, monkeypatch: 
         patch.setattr(module, "read_bytes", Mock(side_effect=MemoryError()))
         assert "(MemoryError)" in error_of(load_policy, path)
     os.truncate(path, 2**30 + 1)  # a hole: it takes no room
-    assert "it has 1073741825 bytes, at most 1073741824 are read" in error_of(load_policy, path)
+    assert "it has 1073741825 bytes, at most 268435456 are read" in error_of(load_policy, path)
     monkeypatch.setattr(module, "_MAX_BYTES", 1000)
     assert "bytes, a file at most 1000: make the network smaller" in error_of(save_policy, path, ARRAYS, METADATA)
 
@@ -342,9 +342,9 @@ assert len(policy.observation_names) == {SIZE}"""
 def test_observation_names_tell_what_to_give() -> None:
     names = ["tasks left / tasks given", "time left / time given", "log10 path gain [0]", "log10 path gain [1]"]
     assert POLICY.observation_names == [f"UE {ue}: {name}" for ue in range(UES) for name in names]
-    field = {"name": "load", "unit": "1", "formula": "log(load)", "count": 1}
-    slots = {"of": "slot", "repeats": 2, "fields": [METADATA["observation"]["blocks"][0]["fields"][2]]}
-    blocks = [{"of": "", "repeats": 1, "fields": [field | {"count": 7}, field]}, slots]
+    field = {"name": "load", "unit": "1", "formula": "log(load)", "count": 1, "transform": None}
+    slots = {"of": "slot", "repeats": 2, "fields": [METADATA["observation"]["blocks"][0]["fields"][2]], "beside": []}
+    blocks = [{"of": "", "repeats": 1, "fields": [field | {"count": 7}, field], "beside": []}, slots]
     common = [*(f"log(load) [{i}]" for i in range(7)), "log(load)"]
     rows = [f"slot {slot}: log10 path gain [{i}]" for slot in (0, 1) for i in (0, 1)]
     policy = Policy(ARRAYS, at("observation", "blocks", value=blocks))
@@ -367,7 +367,7 @@ def test_files_of_schema_1_decide_as_they_did(file: Path, recorded: dict[str, np
     assert json.loads(entries["metadata"].tobytes())["schema"] == 1
     policy = load_policy(file)
     size = policy.metadata["observation"]["size"]
-    assert policy.metadata["schema"] == 2 and len(policy.observation_names) == size
+    assert policy.metadata["schema"] == 3 and len(policy.observation_names) == size
     assert policy.arrays.keys() == entries.keys() - {"metadata", "sha256"}
     assert all(np.array_equal(array, entries[name]) for name, array in policy.arrays.items())
 
@@ -384,7 +384,7 @@ def test_files_of_schema_1_decide_as_they_did(file: Path, recorded: dict[str, np
     # On one machine bit for bit, whatever machine it is.
     save_policy(tmp_path / "again.npz", policy.arrays, policy.metadata)
     again = load_policy(tmp_path / "again.npz")
-    assert json.loads(np.load(tmp_path / "again.npz")["metadata"].tobytes())["schema"] == 2
+    assert json.loads(np.load(tmp_path / "again.npz")["metadata"].tobytes())["schema"] == 3
     assert state(again) == state(policy)
     for name, parts in again.distribution(observations).items():
         assert all(np.array_equal(x, y) for x, y in zip(parts, said[name], strict=True))
@@ -438,7 +438,7 @@ BAD_ARRAYS: list[tuple[str, Any, str]] = [
     ("cut_1/bias", np.zeros((UES, CUTS), complex), "'cut_1/bias' is of type complex128"),
 ]
 BAD_METADATA: list[tuple[tuple[str | int, ...], Any, str]] = [
-    (("schema",), True, "field 'schema' is true: it must be 2; export the policy again"),
+    (("schema",), True, "field 'schema' is true: it must be 3; export the policy again"),
     (("colour",), 1, "unknown field 'colour'; known are kind, schema"),
     (("env_params", "beta"), [[1], [2, 3]], "is [[1], [2, 3]]: it must be finite numbers in equal rows"),
     (("observation", "size"), 12.0, "field 'observation.size' is 12.0: it must be a whole number"),
@@ -456,7 +456,8 @@ BAD_METADATA: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("network", "trunk"), ["../x"], "each letters, digits and _"),
     (("network", "heads"), [], "field 'network.heads' is []: it must be a list of 1 or more, each an object"),
     (("network", "heads", 0, "kind"), "beta", 'heads[0].kind\' is "beta": it must be one of categorical, gaussian'),
-    (("network", "heads", 0, "size"), 5, "'cut_1/kernel' has 6 outputs: categorical head 'cut' of size 5 needs 5"),
+    (("network", "heads", 1, "size"), 3, "'channel_0/kernel' has 2 outputs: categorical head 'channel' of size 3 ne"),
+    (("network", "heads", 0, "size"), 5, "'cuts.profiles[0].points' are 6: head 'cut' has 5 choices; name each"),
     (("network", "heads", 0, "name"), "power", "Encountered duplicate field name: 'power'"),
     (("network", "heads", 0, "shape"), LEFT_OUT, "field 'network.heads[0].shape' is missing: it must be a list"),
     (("network", "heads", 0, "shape"), [UES, 2], "has 6 outputs: categorical head 'cut' of size 6 needs 12; mend the"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from mec_jax.files import content_sha256
 from mec_jax.profiles import Profile, bundled_profiles, load_profile
 from tests.errors import error_of
 
@@ -124,6 +125,8 @@ def test_users_file_is_read_back_as_written(tmp_path: Path, as_given: Callable[[
         front_power=(0.0, 1.5, 0.0, 1.25),
         observation_time=0.0025,
         source=(("time_and_power", "a wattmeter"), ("compression_rate", "assumed")),
+        points=("input", *(cut["name"] for cut in USER_FILE["cuts"]), "local"),
+        sha256=content_sha256(USER_FILE),
     )
 
 

@@ -15,11 +15,8 @@ import scipy.stats
 import torch
 
 import mec_jax
-from algos.algorithms import algorithm, algorithms, make_env
-from algos.export import export_policy
-from algos.normalise import Moments
-from algos.runs import RunConfig, as_arrays
-from mec_jax.contracts import Problem
+from algos.algorithms import algorithm, algorithms
+from benchmarks.robustness.exported import export_random
 from mec_jax.envs.offloading import MIN_POWER
 from mec_jax.policy import AS_RETURNED, KIND, SCHEMA, Policy, load_policy
 from mec_jax.split.policy import TorchPolicy, load_torch_policy
@@ -44,22 +41,6 @@ def test_every_trainer_is_covered() -> None:
     assert {name for name, _, _ in TRAINED_ON} == set(algorithms())
 
 
-def random_learned(name: str, env: Problem, params: Any, config: Any) -> Any:
-    """What the algorithm learns, at random, but of a size that decides clearly."""
-    learner = algorithm(name)
-    init = learner.make_trainer(env, config).init
-    state = jax.eval_shape(init, as_arrays(learner.hparams()), params, jax.random.key(0))
-    rng = np.random.default_rng(5)
-
-    def draw(leaf: Any) -> Any:
-        if isinstance(leaf, Moments):
-            return Moments(draw(leaf.mean), jnp.abs(draw(leaf.var)) + 0.5, jnp.ones(leaf.weight.shape))
-        width = leaf.shape[-2] if len(leaf.shape) > 1 else 1
-        return jnp.asarray(rng.normal(size=leaf.shape) / max(width, 1) ** 0.5, leaf.dtype)
-
-    return jax.tree.map(draw, learner.learned(state), is_leaf=lambda leaf: isinstance(leaf, Moments))
-
-
 def assert_decides_alike(policy: Policy, there: TorchPolicy, states: np.ndarray) -> dict[str, Said]:
     """NumPy and PyTorch, each beside the float64 value, which is returned."""
     want = said_by(policy, states)
@@ -77,14 +58,9 @@ def assert_decides_alike(policy: Policy, there: TorchPolicy, states: np.ndarray)
     ("name", "env_id", "changes"), TRAINED_ON, ids=lambda value: value if isinstance(value, str) else None
 )
 def test_flax_numpy_and_pytorch_decide_alike(name: str, env_id: str, changes: dict[str, Any], tmp_path: Path) -> None:
-    learner = algorithm(name)
-    config = learner.config(trunk=(16, 8), **changes)
-    static = mec_jax.static_arguments(env_id) if env_id in mec_jax.registered_envs else {}
-    env, params = make_env(env_id, static, {})
-    run = RunConfig(name, env_id, static, {}, "small", 0, config, learner.hparams())
-    learned = random_learned(name, env, params, config)
     path = tmp_path / "policy.npz"
-    export_policy(path, run, learned, frames=0, score={})
+    run, learned = export_random(path, name, env_id, changes)
+    env, params = run.make_env()
     policy, there = load_policy(path), load_torch_policy(path)
     assert policy.observation_names == env.table.names()
 
@@ -92,7 +68,7 @@ def test_flax_numpy_and_pytorch_decide_alike(name: str, env_id: str, changes: di
     states = np.random.default_rng(6).uniform(0, 1, (STATES, size)).astype(np.float32)
     states[: STATES // 100] *= 20
     want = assert_decides_alike(policy, there, states)
-    in_flax = jax.jit(jax.vmap(learner.make_policy(env, config, True), (None, 0, None)))
+    in_flax = jax.jit(jax.vmap(algorithm(name).make_policy(env, run.config, True), (None, 0, None)))
     shape = env.observation_space(params).shape
     action = in_flax((learned, params), states.reshape(STATES, *shape), jax.random.key(0))
     parts = dict(zip(want, jax.tree.leaves(action), strict=True))
@@ -110,13 +86,16 @@ def test_flax_numpy_and_pytorch_decide_alike(name: str, env_id: str, changes: di
 
 def network(stacked: int, heads: list[dict[str, Any]], normalisation: Any, activation: str = "tanh") -> Policy:
     values = 5
-    fields = [{"name": f"value {i}", "unit": "1", "formula": f"value {i}", "count": 1} for i in range(values)]
+    fields = [
+        {"name": f"value {i}", "unit": "1", "formula": f"value {i}", "count": 1, "transform": None}
+        for i in range(values)
+    ]
     metadata = {
         **{"schema": SCHEMA, "kind": KIND, "env_id": "MultiUEOffloading-v0", "action": "Action", "env_params": {}},
-        **{"provenance": {}, "score": {}, "env_static": {}},
+        **{"provenance": {}, "score": {}, "env_static": {}, "cuts": None},
         "observation": {
             "size": values * stacked,
-            "blocks": [{"of": "UE" if stacked > 1 else "", "repeats": stacked, "fields": fields}],
+            "blocks": [{"of": "UE" if stacked > 1 else "", "repeats": stacked, "fields": fields, "beside": []}],
             "normalisation": normalisation,
         },
         "network": {"stacked": stacked, "activation": activation, "trunk": ["trunk_0"], "heads": heads},

@@ -115,13 +115,14 @@ def example_policy(path: Path) -> Policy:
             },
         },
     ]
-    fields = [{"name": name, "unit": "1", "formula": name, "count": 1} for name in ("a", "b")]
+    fields = [{"name": name, "unit": "1", "formula": name, "count": 1, "transform": None} for name in ("a", "b")]
     metadata = {
         **{"schema": SCHEMA, "kind": KIND, "env_id": "MultiUEOffloading-v0", "env_static": {"num_ues": 3}},
         **{"env_params": {"beta": 0.47}, "action": "Action", "provenance": {}, "score": {"return": -0.5}},
+        "cuts": None,
         "observation": {
             "size": 6,
-            "blocks": [{"of": "UE", "repeats": 3, "fields": fields}],
+            "blocks": [{"of": "UE", "repeats": 3, "fields": fields, "beside": []}],
             "normalisation": {"mean": [0.0] * 6, "std": [1.0] * 6},
         },
         "network": {"stacked": 3, "activation": "relu", "trunk": ["trunk_0"], "heads": heads},

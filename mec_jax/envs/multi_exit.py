@@ -18,13 +18,14 @@ from gymnax.environments import environment
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Step, Traits
+from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
 from mec_jax.files import shown
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import is_traced, parameter
 from mec_jax.physics.multi_exit import Costs, Options, chosen, edge_shares, split_costs, split_options
 from mec_jax.profiles.multi_exit import MultiExitProfile, load_multi_exit_profile
 from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex
+from mec_jax.transforms import LOG10, ONE_HOT, Transform
 
 BANDWIDTH_UNIT = 1e7
 """bit/s; the observation of a bandwidth is the decimal logarithm in this unit, like the next ones."""
@@ -112,14 +113,17 @@ class Params(environment.EnvParams):
 
 
 COMMON_FIELDS = (
-    ObservationField("bandwidth", "bit/s", "log10(bandwidth / 10 Mbit/s)"),
-    ObservationField("edge_speed", "FLOP/s", "log10(edge speed / 1 TFLOP/s)"),
+    ObservationField("bandwidth", "bit/s", "log10(bandwidth / 10 Mbit/s)", 1, Transform(LOG10, scale=BANDWIDTH_UNIT)),
+    ObservationField(
+        "edge_speed", "FLOP/s", "log10(edge speed / 1 TFLOP/s)", 1, Transform(LOG10, scale=EDGE_SPEED_UNIT)
+    ),
 )
 DEVICE_FIELDS = (
-    ObservationField("speed", "FLOP/s", "log10(speed / 100 GFLOP/s)"),
-    ObservationField("power", "W", "log10(power / 1 W)"),
-    ObservationField("transmit_power", "W", "log10(transmit power / 0.1 W)"),
-    ObservationField("mean_exit", "layer", "mean exit / layers"),
+    ObservationField("speed", "FLOP/s", "log10(speed / 100 GFLOP/s)", 1, Transform(LOG10, scale=DEVICE_SPEED_UNIT)),
+    ObservationField("power", "W", "log10(power / 1 W)", 1, Transform(LOG10, scale=POWER_UNIT)),
+    ObservationField(
+        "transmit_power", "W", "log10(transmit power / 0.1 W)", 1, Transform(LOG10, scale=TRANSMIT_POWER_UNIT)
+    ),
 )
 
 
@@ -168,10 +172,18 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
     @property
     @override
     def table(self) -> ObservationTable:
-        # One-hot: what to keep is read off, not computed from a number.
-        in_force = ObservationField("split", "layer", "1 at the split in force", self.num_layers + 1)
-        fields = (*DEVICE_FIELDS, in_force) if self.markov else DEVICE_FIELDS
-        return ObservationTable((Block(COMMON_FIELDS), Block(fields, "device", self.num_devices)))
+        share = Transform(scale=float(self.num_layers))
+        fields = [*DEVICE_FIELDS, ObservationField("mean_exit", "layer", "mean exit / layers", 1, share)]
+        if self.markov:
+            # One-hot: what to keep is read off, not computed from a number.
+            splits, rule = self.num_layers + 1, Transform(ONE_HOT)
+            fields.append(ObservationField("split", "layer", "1 at the split in force", splits, rule))
+        return ObservationTable((Block(COMMON_FIELDS), Block(tuple(fields), "device", self.num_devices)))
+
+    @property
+    @override
+    def cuts(self) -> Cuts:
+        return Cuts("split", (CutProfile(self.profile.name, self.profile.sha256, self.profile.points),))
 
     @property
     @override
@@ -274,19 +286,20 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
     def observe(
         self, key: Array, state: State, action: AllocationAction | None, params: Params
     ) -> Float[Array, " observation"]:
-        exits = jnp.arange(1, self.num_layers + 1)
-        common = {
-            "bandwidth": jnp.log10(state.bandwidth / BANDWIDTH_UNIT),
-            "edge_speed": jnp.log10(state.edge_speed / EDGE_SPEED_UNIT),
+        return self.table.observe(self.quantities(state, params), params, params.edge_speed.dtype)
+
+    @override
+    def quantities(self, state: State, params: Params) -> dict[str, Array]:
+        in_force = {"split": state.split} if self.markov else {}
+        return {
+            "bandwidth": state.bandwidth,
+            "edge_speed": state.edge_speed,
+            "speed": state.device_speed,
+            "power": params.device_power,
+            "transmit_power": params.transmit_power,
+            "mean_exit": jnp.sum(params.exit_probability * jnp.arange(1, self.num_layers + 1), axis=1),
+            **in_force,
         }
-        devices = {
-            "speed": jnp.log10(state.device_speed / DEVICE_SPEED_UNIT),
-            "power": jnp.log10(params.device_power / POWER_UNIT),
-            "transmit_power": jnp.log10(params.transmit_power / TRANSMIT_POWER_UNIT),
-            "mean_exit": jnp.sum(params.exit_probability * exits, axis=1) / self.num_layers,
-            "split": jax.nn.one_hot(state.split, self.num_layers + 1),
-        }
-        return self.table.join(common, devices).astype(params.edge_speed.dtype)
 
     def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:
         """What `observe` shows, read back to rounding errors: so that heuristics are policies of the observation."""

@@ -21,13 +21,13 @@ from mec_jax.contracts import Step, Traits
 from mec_jax.envs.neurons import (
     BANDWIDTH_UNIT,
     DEVICE_FIELDS,
-    PIECE_FIELDS,
     SPEED_UNIT,
     TESTBED,
     Context,
     NeuronParams,
     NeuronProblem,
     failure_times,
+    piece_fields,
     read_queue,
     some_present,
 )
@@ -221,7 +221,8 @@ class NeuronAllocation(NeuronProblem[State, Params]):
     @property
     @override
     def table(self) -> ObservationTable:
-        return ObservationTable((Block(PIECE_FIELDS), Block(DEVICE_FIELDS, "slot", self.num_slots)))
+        common = Block(piece_fields(self.num_layers, self.num_pieces))
+        return ObservationTable((common, Block(DEVICE_FIELDS, "slot", self.num_slots)))
 
     @override
     def given(self, numbers: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
@@ -321,22 +322,16 @@ class NeuronAllocation(NeuronProblem[State, Params]):
         return self.observe(key, state, action, params), state, reward, self.is_terminated(state, params), info
 
     @override
-    def observe(
-        self, key: Array, state: State, action: Int[Array, ""] | None, params: Params
-    ) -> Float[Array, " observation"]:
+    def quantities(self, state: State, params: Params) -> dict[str, Array]:
         layer, queue = self._layer(state), state.queue
         pieces, devices = self.pieces(layer, params), self.devices(state.context, params)
         now = (state.piece + 1) * params.decision_time
-        flops = pieces.flops[state.piece]
-
-        def backlog(free: Array) -> Array:
-            return jnp.log10(1 + jnp.maximum(free - now, 0) * params.reference_speed / flops)
-
-        backlogs = {"down": backlog(queue.down), "cpu": backlog(queue.cpu), "up": backlog(queue.up)}
-        # The layer itself, which after the last is one more than there are.
-        common = self.piece_features(layer, state.piece, pieces, params) | {"layer": state.layer / self.num_layers}
-        slots = self.device_features(devices, devices.failure > 0, queue.informed, backlogs)
-        return self.table.join(common, slots).astype(params.reference_speed.dtype)
+        backlogs = {name: jnp.maximum(getattr(queue, name) - now, 0) for name in ("down", "cpu", "up")}
+        return {
+            **self.piece_quantities(layer, state.piece, pieces, params),
+            "layer": state.layer,  # itself, which after the last is one more than there are
+            **self.device_quantities(devices, devices.failure > 0, queue.informed, backlogs),
+        }
 
     @override
     def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:

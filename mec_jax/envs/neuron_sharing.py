@@ -20,18 +20,19 @@ from mec_jax.contracts import Step, Traits
 from mec_jax.envs.neurons import (
     BANDWIDTH_UNIT,
     DEVICE_FIELDS,
-    PIECE_FIELDS,
     SPEED_UNIT,
     TESTBED,
     Context,
     NeuronParams,
     NeuronProblem,
     failure_times,
+    other_fields,
+    piece_fields,
     read_queue,
     some_present,
 )
 from mec_jax.files import check_count
-from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.observations import Block, ObservationTable
 from mec_jax.parameters import parameter
 from mec_jax.physics.neuron_allocation import Devices, Pieces, Queue
 from mec_jax.physics.neuron_sharing import (
@@ -44,13 +45,6 @@ from mec_jax.physics.neuron_sharing import (
     send_again,
     send_first,
 )
-
-OTHER_FIELDS = (
-    ObservationField("other_layer", "layers", "layer / layers"),
-    ObservationField("other_pieces", "pieces", "pieces submitted of it / pieces of a layer"),
-    ObservationField("other_wait", "s", "log10(1 + wait / ideal time of the next piece)"),
-)
-"""Of each other requester, in cyclic order."""
 
 
 class Situation(NamedTuple):
@@ -160,8 +154,7 @@ class NeuronSharing(NeuronProblem[State, Params]):
     @property
     @override
     def table(self) -> ObservationTable:
-        others = Block(OTHER_FIELDS, "other requester", self.num_requesters - 1)
-        return ObservationTable((Block(PIECE_FIELDS), others, Block(DEVICE_FIELDS, "device", self.num_devices)))
+        return self._table(self.num_requesters - 1)
 
     @override
     def given(self, numbers: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
@@ -259,29 +252,47 @@ class NeuronSharing(NeuronProblem[State, Params]):
     def observe(
         self, key: Array, state: State, action: Int[Array, ""] | None, params: Params
     ) -> Float[Array, " observation"]:
+        # Of all requesters, and then the others' rows: logarithms of fewer numbers at once differ in the last bit.
+        whole = self._table(self.num_requesters)
+        quantities = self._all_quantities(state, params)
+        common, requesters, devices = whole.split(whole.observe(quantities, params, params.reference_speed.dtype))
+        others = {name: column[self._others(state)] for name, column in requesters.items()}
+        return self.table.join(common, others, devices)
+
+    @override
+    def quantities(self, state: State, params: Params) -> dict[str, Array]:
+        found = self._all_quantities(state, params)
+        others = [field.name for field in self.table.blocks[1].fields]
+        return found | {name: found[name][self._others(state)] for name in others}
+
+    def _table(self, num_rows: int) -> ObservationTable:
+        """With rows for so many requesters."""
+        common = Block(piece_fields(self.num_layers, self.num_pieces))
+        requesters = Block(other_fields(self.num_layers, self.num_pieces), "other requester", num_rows)
+        return ObservationTable((common, requesters, Block(DEVICE_FIELDS, "device", self.num_devices)))
+
+    def _others(self, state: State) -> Int[Array, " other"]:
+        """The requesters after the one whose piece is next, cyclically."""
+        return (state.requester + jnp.arange(1, self.num_requesters)) % self.num_requesters
+
+    def _all_quantities(self, state: State, params: Params) -> dict[str, Array]:
+        """`quantities`, with the others' of all requesters."""
         sharing, requester = state.sharing, state.requester
         layer, piece, start = state.layer[requester], sharing.submitted[requester], sharing.start[requester]
         pieces, devices = self.pieces(layer, params), self.devices(state.context, params)
         count = jnp.minimum(params.neurons[layer], self.num_pieces)
         piece = jnp.minimum(piece, count - 1)  # after the last, anything that is defined
         now = start + (piece + 1) * params.decision_time
-        flops = pieces.flops[piece]
-
-        def wait(until: Array) -> Array:
-            return jnp.log10(1 + jnp.maximum(until - now, 0) * params.reference_speed / flops)
-
-        backlogs = {"down": wait(sharing.down), "cpu": wait(sharing.cpu), "up": wait(sharing.up)}
-        other = (requester + jnp.arange(1, self.num_requesters)) % self.num_requesters
+        backlogs = {name: jnp.maximum(getattr(sharing, name) - now, 0) for name in ("down", "cpu", "up")}
         known = jnp.where(jnp.isfinite(sharing.expected), sharing.expected, -jnp.inf)
         back = jnp.maximum(jnp.max(known, axis=1), sharing.start)
-        others = {
-            "other_layer": (state.layer / self.num_layers)[other],
-            "other_pieces": (sharing.submitted / self.num_pieces)[other],
-            "other_wait": wait(back)[other],
+        return {
+            **self.piece_quantities(layer, piece, pieces, params),
+            "other_layer": state.layer,
+            "other_pieces": sharing.submitted,
+            "other_wait": jnp.maximum(back - now, 0),
+            **self.device_quantities(devices, devices.failure > start, sharing.informed[requester], backlogs),
         }
-        common = self.piece_features(layer, piece, pieces, params)
-        slots = self.device_features(devices, devices.failure > start, sharing.informed[requester], backlogs)
-        return self.table.join(common, others, slots).astype(params.reference_speed.dtype)
 
     @override
     def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:

@@ -29,6 +29,7 @@ from mec_jax.physics.neuron_allocation import (
     submit,
 )
 from mec_jax.profiles.neurons import NeuronTable, load_neuron_table
+from mec_jax.transforms import FLAG, LOG10, LOG10_1P, Transform
 
 SPEED_UNIT = 1e9
 """FLOP/s; the observation of a speed is the decimal logarithm in this unit, like the next ones."""
@@ -36,25 +37,49 @@ BANDWIDTH_UNIT = 1e8  # bit/s
 WORK_UNIT = 1e6  # FLOP
 BITS_UNIT = 1e5  # bit; of 1 + bits / unit, as a piece may have none
 
-PIECE_FIELDS = (
-    ObservationField("layer", "layers", "layer / layers"),
-    ObservationField("piece", "pieces", "piece / pieces of a layer"),
-    ObservationField("pieces_left", "pieces", "pieces left of the layer / pieces of a layer"),
-    ObservationField("work", "FLOP", "log10(work of the piece / 1 MFLOP)"),
-    ObservationField("shared_bits", "bit", "log10(1 + shared input / 100 kbit)"),
-    ObservationField("own_bits", "bit", "log10(1 + own input / 100 kbit)"),
-    ObservationField("output_bits", "bit", "log10(1 + output / 100 kbit)"),
-)
-"""Of the next piece and its layer."""
+_BITS = Transform(LOG10_1P, scale=BITS_UNIT)
+_THERE = "present"
+_BACKLOG = Transform(LOG10_1P, times=("env_params.reference_speed",), over=("work",), where=_THERE)
+"""Seconds over the ideal time of the next piece."""
+
+
+def piece_fields(num_layers: int, num_pieces: int) -> tuple[ObservationField, ...]:
+    """What an observation says of the next piece and its layer."""
+    layers, pieces = (Transform(scale=float(count)) for count in (num_layers, num_pieces))
+    return (
+        ObservationField("layer", "layers", "layer / layers", 1, layers),
+        ObservationField("piece", "pieces", "piece / pieces of a layer", 1, pieces),
+        ObservationField("pieces_left", "pieces", "pieces left of the layer / pieces of a layer", 1, pieces),
+        ObservationField("work", "FLOP", "log10(work of the piece / 1 MFLOP)", 1, Transform(LOG10, scale=WORK_UNIT)),
+        ObservationField("shared_bits", "bit", "log10(1 + shared input / 100 kbit)", 1, _BITS),
+        ObservationField("own_bits", "bit", "log10(1 + own input / 100 kbit)", 1, _BITS),
+        ObservationField("output_bits", "bit", "log10(1 + output / 100 kbit)", 1, _BITS),
+    )
+
+
+def other_fields(num_layers: int, num_pieces: int) -> tuple[ObservationField, ...]:
+    """What an observation says of each other requester, in cyclic order."""
+    layers, pieces = (Transform(scale=float(count)) for count in (num_layers, num_pieces))
+    wait = _BACKLOG._replace(where="")
+    return (
+        ObservationField("other_layer", "layers", "layer / layers", 1, layers),
+        ObservationField("other_pieces", "pieces", "pieces submitted of it / pieces of a layer", 1, pieces),
+        ObservationField("other_wait", "s", "log10(1 + wait / ideal time of the next piece)", 1, wait),
+    )
+
 
 DEVICE_FIELDS = (
-    ObservationField("present", "1", "1 if a device is there"),
-    ObservationField("speed", "FLOP/s", "log10(free speed / 1 GFLOP/s)"),
-    ObservationField("bandwidth", "bit/s", "log10(bandwidth / 100 Mbit/s)"),
-    ObservationField("informed", "1", "1 if it has the shared input"),
-    ObservationField("down", "s", "log10(1 + backlog of the link to it / ideal time of the piece)"),
-    ObservationField("cpu", "s", "log10(1 + backlog of its processor / ideal time of the piece)"),
-    ObservationField("up", "s", "log10(1 + backlog of the link back / ideal time of the piece)"),
+    ObservationField("present", "1", "1 if a device is there", 1, Transform(FLAG)),
+    ObservationField(
+        "speed", "FLOP/s", "log10(free speed / 1 GFLOP/s)", 1, Transform(LOG10, scale=SPEED_UNIT, where=_THERE)
+    ),
+    ObservationField(
+        "bandwidth", "bit/s", "log10(bandwidth / 100 Mbit/s)", 1, Transform(LOG10, scale=BANDWIDTH_UNIT, where=_THERE)
+    ),
+    ObservationField("informed", "1", "1 if it has the shared input", 1, Transform(FLAG, where=_THERE)),
+    ObservationField("down", "s", "log10(1 + backlog of the link to it / ideal time of the piece)", 1, _BACKLOG),
+    ObservationField("cpu", "s", "log10(1 + backlog of its processor / ideal time of the piece)", 1, _BACKLOG),
+    ObservationField("up", "s", "log10(1 + backlog of the link back / ideal time of the piece)", 1, _BACKLOG),
 )
 """Of each slot or device; all 0 where none is there."""
 
@@ -251,41 +276,39 @@ class NeuronProblem[S: environment.EnvState, P: NeuronParams](Problem[S, P, Int[
         ahead = (jnp.arange(self.num_slots) - slot) % self.num_slots
         return jnp.argmin(jnp.where(present, ahead, self.num_slots)).astype(jnp.int32)
 
-    def piece_features(
+    @override
+    def observe(self, key: Array, state: S, action: Int[Array, ""] | None, params: P) -> Float[Array, " observation"]:
+        return self.table.observe(self.quantities(state, params), params, params.reference_speed.dtype)
+
+    def piece_quantities(
         self, layer: Int[Array, ""], piece: Int[Array, ""], pieces: Pieces, params: P
     ) -> dict[str, Array]:
-        """What an observation says of the next piece (`PIECE_FIELDS`)."""
-        count = jnp.minimum(params.neurons[layer], self.num_pieces)
-
-        def bits(x: Array) -> Array:
-            return jnp.log10(1 + x / BITS_UNIT)
-
+        """What an observation of the next piece is made of (`piece_fields`)."""
         return {
-            "layer": layer / self.num_layers,
-            "piece": piece / self.num_pieces,
-            "pieces_left": (count - piece) / self.num_pieces,
-            "work": jnp.log10(pieces.flops[piece] / WORK_UNIT),
-            "shared_bits": bits(pieces.shared_bits),
-            "own_bits": bits(pieces.own_bits[piece]),
-            "output_bits": bits(pieces.output_bits[piece]),
+            "layer": layer,
+            "piece": piece,
+            "pieces_left": jnp.minimum(params.neurons[layer], self.num_pieces) - piece,
+            "work": pieces.flops[piece],
+            "shared_bits": pieces.shared_bits,
+            "own_bits": pieces.own_bits[piece],
+            "output_bits": pieces.output_bits[piece],
         }
 
-    def device_features(
+    def device_quantities(
         self,
         devices: Devices,
         present: Bool[Array, " slot"],
         informed: Bool[Array, " slot"],
-        backlogs: Mapping[str, Float[Array, " slot"]],
+        queue: Mapping[str, Float[Array, " slot"]],
     ) -> dict[str, Array]:
-        """What an observation says of the slots (`DEVICE_FIELDS`); backlogs as they stand there."""
-        columns = {
-            "present": jnp.ones(self.num_slots),
-            "speed": jnp.log10(devices.speed / SPEED_UNIT),
-            "bandwidth": jnp.log10(devices.bandwidth / BANDWIDTH_UNIT),
+        """What an observation of the slots is made of (`DEVICE_FIELDS`); the queue in s from now."""
+        return {
+            "present": present,
+            "speed": devices.speed,
+            "bandwidth": devices.bandwidth,
             "informed": informed,
-            **backlogs,
+            **queue,
         }
-        return {name: jnp.where(present, column, 0) for name, column in columns.items()}
 
     def read_piece(self, seen: Mapping[str, Array]) -> tuple[Int[Array, ""], Int[Array, ""]]:
         """Layer and piece of an observation."""

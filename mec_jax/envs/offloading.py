@@ -16,15 +16,16 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Step, Traits
+from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
 from mec_jax.files import check_count, shown
 from mec_jax.memory import check_memory
-from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.observations import Block, ObservationField, ObservationTable, Quantity
 from mec_jax.parameters import parameter
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
 from mec_jax.physics.radio import path_gain
 from mec_jax.profiles import Profile, load_profile
 from mec_jax.spaces import DiscreteArray, NamedTupleSpace
+from mec_jax.transforms import Transform
 
 INPUT_BITS = 1_204_224
 """Observation normaliser of the bits left: a raw 3 x 224 x 224 input of 8 bit (reference implementation)."""
@@ -98,17 +99,17 @@ class Seen(NamedTuple):
 
 
 UE_FIELDS = (
-    ObservationField("tasks_left", "tasks", "tasks left / tasks given"),
-    ObservationField("time_left", "s", "time left / local time"),
-    ObservationField("bits_left", "bit", "bits left / 1204224"),
-    ObservationField("distance", "m", "(distance - 1) / 99"),
+    ObservationField("tasks_left", "tasks", "tasks left / tasks given", 1, Transform(over=("tasks_given",))),
+    ObservationField("time_left", "s", "time left / local time", 1, Transform(over=("env_params.time_scale",))),
+    ObservationField("bits_left", "bit", "bits left / 1204224", 1, Transform(scale=INPUT_BITS)),
+    ObservationField("distance", "m", "(distance - 1) / 99", 1, Transform(offset=1.0, scale=99.0)),
 )
 """Columns of the observation, for each UE."""
 
 
 def observation_table(num_ues: int) -> ObservationTable:
     """What the observation is made of."""
-    return ObservationTable((Block(UE_FIELDS, "UE", num_ues),))
+    return ObservationTable((Block(UE_FIELDS, "UE", num_ues, beside=(Quantity("tasks_given", "tasks"),)),))
 
 
 def seen(observation: Float[Array, " observation"]) -> Seen:
@@ -168,6 +169,16 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
     @override
     def table(self) -> ObservationTable:
         return observation_table(self.num_ues)
+
+    @property
+    @override
+    def cuts(self) -> Cuts:
+        def cut(profile: Profile) -> CutProfile:
+            repeated = profile.points[-1:] * (self.num_points - profile.num_points)
+            return CutProfile(profile.name, profile.sha256, profile.points + repeated)
+
+        several = len(set(self.profiles)) > 1
+        return Cuts("cut", tuple(map(cut, self.profiles if several else self.profiles[:1])))
 
     @property
     @override
@@ -280,14 +291,11 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
     def observe(
         self, key: Array, state: State, action: OffloadAction | None, params: Params
     ) -> Float[Array, " observation"]:
-        dtype = params.frame_time.dtype
-        columns = Seen(
-            tasks_left=state.tasks_left.astype(dtype) / state.tasks_given,  # two integers would make float32 of float64
-            time_left=state.time_left / params.time_scale,
-            bits_left=state.bits_left / INPUT_BITS,
-            distance=(state.distance - 1) / 99,
-        )
-        return self.table.join(columns._asdict()).astype(dtype)
+        return self.table.observe(self.quantities(state, params), params, params.frame_time.dtype)
+
+    @override
+    def quantities(self, state: State, params: Params) -> dict[str, Array]:
+        return {name: getattr(state, name) for name in (*Seen._fields, "tasks_given")}
 
     @override
     def is_terminated(self, state: State, params: Params) -> Bool[Array, ""]:

@@ -17,9 +17,9 @@ from gymnax.environments import environment, spaces
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
-from mec_jax.contracts import Problem, Step, Traits
+from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
 from mec_jax.files import check_count
-from mec_jax.observations import Block, ObservationField, ObservationTable
+from mec_jax.observations import Block, ObservationField, ObservationTable, Quantity
 from mec_jax.parameters import number, parameter
 from mec_jax.physics.partition_game import (
     Allocation,
@@ -36,22 +36,17 @@ from mec_jax.physics.partition_game import (
     utilities,
 )
 from mec_jax.profiles.partition_game import FLOAT_FRAMES, CutTable, load_cut_table
+from mec_jax.transforms import FLAG, LOG10, ONE_HOT, Transform
 
 SPEED_UNIT = 1e9
 """FLOP/s; the observation of a speed is the decimal logarithm in this unit."""
 
-COMMON_FIELDS = (
-    ObservationField("free_compute", "FLOP/s", "compute free for this device, its own included / capacity"),
-    ObservationField("free_bandwidth", "bit/s", "bandwidth free for this device, its own included / capacity"),
-    ObservationField("members", "devices", "present devices / devices"),
-    ObservationField("own_speed", "FLOP/s", "log10(speed / 1 GFLOP/s)"),
-)
-DEVICE_FIELDS = (
-    ObservationField("present", "1", "1 if it is there"),
-    ObservationField("turn", "1", "1 if it is its turn"),
-    ObservationField("fresh", "1", "1 if it has not chosen yet"),
-    ObservationField("speed", "FLOP/s", "log10(speed / 1 GFLOP/s)"),
-)
+_RESOURCES = ("compute", "bandwidth")
+
+
+def _speed(name: str, where: str) -> ObservationField:
+    rule = Transform(LOG10, scale=SPEED_UNIT, where=where)
+    return ObservationField(name, "FLOP/s", "log10(speed / 1 GFLOP/s)", 1, rule)
 
 
 class Context(NamedTuple):
@@ -187,12 +182,35 @@ class PartitionGame(Problem[State, Params, Int[Array, ""]]):
     @override
     def table(self) -> ObservationTable:
         cuts = self.num_cuts + 1
-        choices = (
-            ObservationField("allowed", "cut", "1 where the cut fits", cuts),
-            ObservationField("own_cut", "cut", "1 at its own cut", cuts),
+        compute, bandwidth = (f"{name} free for this device, its own included / capacity" for name in _RESOURCES)
+        common = (
+            ObservationField("free_compute", "FLOP/s", compute, 1, Transform(over=("whole_compute",))),
+            ObservationField("free_bandwidth", "bit/s", bandwidth, 1, Transform(over=("whole_bandwidth",))),
+            ObservationField(
+                "members", "devices", "present devices / devices", 1, Transform(scale=float(self.num_devices))
+            ),
+            _speed("own_speed", "own_present"),
+            ObservationField("allowed", "cut", "1 where the cut fits", cuts, Transform(FLAG)),
+            ObservationField("own_cut", "cut", "1 at its own cut", cuts, Transform(ONE_HOT, where="own_present")),
         )
-        each = (*DEVICE_FIELDS, ObservationField("cut", "cut", "1 at its cut", cuts))
-        return ObservationTable((Block((*COMMON_FIELDS, *choices)), Block(each, "device", self.num_devices)))
+        each = (
+            ObservationField("present", "1", "1 if it is there", 1, Transform(FLAG)),
+            ObservationField("turn", "1", "1 if it is its turn", 1, Transform(FLAG, where="present")),
+            ObservationField("fresh", "1", "1 if it has not chosen yet", 1, Transform(FLAG, where="present")),
+            _speed("speed", "present"),
+            ObservationField("cut", "cut", "1 at its cut", cuts, Transform(ONE_HOT, where="present")),
+        )
+        beside = (
+            Quantity("whole_compute", "FLOP/s"),
+            Quantity("whole_bandwidth", "bit/s"),
+            Quantity("own_present", "1"),  # 0 if nobody is there
+        )
+        return ObservationTable((Block(common, beside=beside), Block(each, "device", self.num_devices)))
+
+    @property
+    @override
+    def cuts(self) -> Cuts:
+        return Cuts("action", (CutProfile(self.network.name, self.network.sha256, self.network.points),))
 
     @property
     @override
@@ -271,32 +289,37 @@ class PartitionGame(Problem[State, Params, Int[Array, ""]]):
     ) -> Float[Array, " observation"]:
         return self.observe_as(state, state.turn, params)
 
+    @override
+    def quantities(self, state: State, params: Params) -> dict[str, Array]:
+        return self.quantities_of(state, state.turn, params)
+
     def observe_as(self, state: State, device: Int[Array, ""], params: Params) -> Float[Array, " observation"]:
         """The observation with another device in the place of the one whose turn it is; the slots stay as they are."""
+        return self.table.observe(self.quantities_of(state, device, params), params, params.reference_utility.dtype)
+
+    def quantities_of(self, state: State, device: Int[Array, ""], params: Params) -> dict[str, Array]:
+        """`quantities` with another device in the place of the one whose turn it is. Compute and bandwidth are in units
+        of the game, as the observation has only their ratios.
+        """
         present, allocation = state.context.present, state.allocation
         game = self.game(state.context.kind, params)
         whole = jnp.maximum(capacity(game, present), 1)
         pool = whole - allocation.used + game.use[:, device, allocation.cut[device]]
-        speed = jnp.log10(params.device_speed[state.context.kind] / SPEED_UNIT)
-        cuts = jax.nn.one_hot(allocation.cut, self.num_cuts + 1)
-        free_compute, free_bandwidth = pool / whole
-        common = {
-            "free_compute": free_compute,
-            "free_bandwidth": free_bandwidth,
-            "members": jnp.mean(present),
-            "own_speed": jnp.where(present[device], speed[device], 0),
+        speed = params.device_speed[state.context.kind]
+        return {
+            **{f"free_{name}": pool[index] for index, name in enumerate(_RESOURCES)},
+            **{f"whole_{name}": whole[index] for index, name in enumerate(_RESOURCES)},
+            "members": jnp.sum(present),
+            "own_present": present[device],
+            "own_speed": speed[device],
             "allowed": self._mask(game, allocation, device),
-            "own_cut": cuts[device] * present[device],
-        }
-        devices = {
-            "present": jnp.ones(self.num_devices),
+            "own_cut": allocation.cut[device],
+            "present": present,
             "turn": jnp.arange(self.num_devices) == state.turn,
             "fresh": state.fresh,
             "speed": speed,
-            "cut": cuts,
+            "cut": allocation.cut,
         }
-        seen = {name: jnp.where(present.reshape(-1, *(1,) * (x.ndim - 1)), x, 0) for name, x in devices.items()}
-        return self.table.join(common, seen).astype(params.reference_utility.dtype)
 
     def situation(self, observation: Float[Array, " observation"], params: Params) -> Situation:
         """What `observe` shows, read back, utilities to rounding errors: so that heuristics are policies of the

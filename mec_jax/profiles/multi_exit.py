@@ -26,6 +26,7 @@ a device, and is divided by them. A layer by whose exit no task of a device leav
 import os
 from dataclasses import dataclass
 
+from mec_jax.files import content_sha256
 from mec_jax.profiles.reader import Fields, Reader, feature_bits
 
 __all__ = ["MultiExitProfile", "bundled_multi_exit_profiles", "load_multi_exit_profile"]
@@ -51,6 +52,12 @@ class MultiExitProfile:
     exit_probability: tuple[tuple[float, ...], ...]  # [device][layer] of a task to leave by the layer's exit; sums to 1
     exit_totals: tuple[float, ...]  # [device] percent, sum of the exits as printed
     source: tuple[tuple[str, str], ...]  # (table, where its numbers come from)
+    sha256: str  # of what the file says (`mec_jax.files.content_sha256`)
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the splits: "input", after each layer but the last, "local"."""
+        return ("input", *self.layer_names[:-1], "local")
 
     @property
     def num_layers(self) -> int:
@@ -101,6 +108,7 @@ def _profile(fields: Fields) -> MultiExitProfile:
         ),
         exit_totals=totals,
         source=fields.source(),
+        sha256=content_sha256(fields.values),
     )
 
 

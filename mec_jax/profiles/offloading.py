@@ -23,6 +23,7 @@ a whole, at the edge or at the UE. "observation_time_s" may be left out and is t
 import os
 from dataclasses import dataclass
 
+from mec_jax.files import content_sha256
 from mec_jax.profiles.reader import Fields, Reader, feature_bits
 
 __all__ = ["Profile", "bundled_profiles", "load_profile"]
@@ -52,6 +53,8 @@ class Profile:
     front_power: tuple[float, ...]  # [point] W; 0 at point 0
     observation_time: float  # s; what an observation divides the time left by
     source: tuple[tuple[str, str], ...]  # (table, where its numbers come from)
+    points: tuple[str, ...]  # [point] name: "input", those of the cuts, "local"
+    sha256: str  # of what the file says (`mec_jax.files.content_sha256`)
 
     @property
     def num_points(self) -> int:
@@ -78,8 +81,6 @@ def load_profile(name_or_path: str | os.PathLike[str]) -> Profile:
 
 def _profile(fields: Fields) -> Profile:
     cuts = fields.objects("cuts", _CUT_FIELDS, least=0)
-    for cut in cuts:
-        cut.text("name")
     local = fields.nested("local", _LOCAL_FIELDS)
     local_time = local.number("time_s", positive=True)
     return Profile(
@@ -91,6 +92,8 @@ def _profile(fields: Fields) -> Profile:
             fields.number("observation_time_s", positive=True) if "observation_time_s" in fields else local_time
         ),
         source=fields.source(),
+        points=("input", *(cut.text("name") for cut in cuts), "local"),
+        sha256=content_sha256(fields.values),
     )
 
 

@@ -21,6 +21,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mec_jax.files import content_sha256
 from mec_jax.profiles.layers import NETWORKS, layer_table
 from mec_jax.profiles.multi_exit import bundled_multi_exit_profiles, load_multi_exit_profile
 from mec_jax.profiles.reader import Fields, Reader
@@ -58,6 +59,12 @@ class CutTable:
     flops: tuple[float, ...]  # [layer] FLOP, 2 * MAC
     bits: tuple[float, ...]  # [cut] bit of the raw input, then of each layer's output
     source: str
+    sha256: str  # of what the file says, or would say (`mec_jax.files.content_sha256`)
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the cuts: "input", after each layer but the last, "local"."""
+        return ("input", *self.layer_names[:-1], "local")
 
     @property
     def num_cuts(self) -> int:
@@ -94,6 +101,7 @@ def load_cut_table(name_or_path: str | os.PathLike[str] = "coknight_resnet") -> 
             flops=profile.layer_flops,
             bits=(profile.input_bits, *profile.feature_bits),
             source=_joined(profile.source),
+            sha256=profile.sha256,
         )
     return _READER.read(name_or_path, others=(*NETWORKS, FLOAT_FRAMES, *profiles))
 
@@ -113,7 +121,10 @@ def _generated(name: str) -> CutTable:
             flops.append(float(work))
             bits.append(float(_FEATURE_BITS * layer.output_elements))
             work = 0
-    return CutTable(name, tuple(names), tuple(flops), tuple(bits), f"generated: mec_jax.profiles.layers, {network}")
+    rows = [dict(zip(_LAYER_FIELDS, row, strict=True)) for row in zip(names, flops, bits[1:], strict=True)]
+    sha256 = content_sha256({"name": name, "input_bits": bits[0], "layers": rows})
+    source = f"generated: mec_jax.profiles.layers, {network}"
+    return CutTable(name, tuple(names), tuple(flops), tuple(bits), source, sha256)
 
 
 def _table(fields: Fields) -> CutTable:
@@ -127,6 +138,7 @@ def _table(fields: Fields) -> CutTable:
         flops=flops,
         bits=(fields.number("input_bits", positive=True), *(layer.number("bits") for layer in layers)),
         source=_joined(fields.source()),
+        sha256=content_sha256(fields.values),
     )
 
 

@@ -4,6 +4,7 @@ A module is traced into a graph of operations in the order in which they run. It
 exactly one tensor goes on: parameters do not count, since each half has its own.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -145,6 +146,21 @@ class CutGraph:
             ValueError: If there is no such cut.
         """
         return self.segment(0, cut), self.segment(cut, len(self.points) - 1)
+
+    def halves(self, cuts: Sequence[int | str]) -> tuple[tuple[nn.Module, nn.Module], ...]:
+        """Prefix and suffix at each of a policy's cuts, so that its choices drive this network and no other.
+
+        Args:
+            cuts: By choice, as `mec_jax.policy.Policy.cuts` has them.
+
+        Raises:
+            ValueError: If the network cannot be cut at one of them, or they come in another order.
+        """
+        points = [self.point(cut) for cut in cuts]
+        for before, after in itertools.pairwise(points):
+            if before.index > after.index:
+                raise ValueError(f"cut {after.name!r} comes before {before.name!r} in this network: take the policy's")
+        return tuple(self.split(point.index) for point in points)
 
     def segment(self, start: int | str, stop: int | str) -> nn.Module:
         """What the network does from one cut to another; nothing if they are the same.

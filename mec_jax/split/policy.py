@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from mec_jax.policy import AS_RETURNED, Policy, load_policy
+from mec_jax.policy_about import About, refuse_no_choice
 from mec_jax.policy_schema import action_class
 
 __all__ = ["Categorical", "Gaussian", "TorchPolicy", "load_torch_policy"]
@@ -51,8 +52,9 @@ class Gaussian(NamedTuple):
         return self.mean + self.std * noise
 
 
-class TorchPolicy(nn.Module):
-    """Decides from one observation, as `mec_jax.policy.Policy` does; equal to it up to float32's rounding.
+class TorchPolicy(About, nn.Module):
+    """Decides from one observation, as `mec_jax.policy.Policy` does; equal to it up to float32's rounding. It has all
+    that `mec_jax.policy_about.About` has, too, such as `cuts`.
 
     Its parameters are the policy's arrays, so it can be trained further, exported or moved to another device.
 
@@ -80,6 +82,8 @@ class TorchPolicy(nn.Module):
 
     def forward(self, observation: torch.Tensor) -> dict[str, Categorical | Gaussian]:
         """What the heads say of an observation [..., size], by name: logits, or mean and standard deviation.
+
+        Where no choice of a head is allowed all its logits are float32's least number; only `act` refuses that.
 
         Raises:
             ValueError: If the observation's last axis has another size.
@@ -117,7 +121,8 @@ class TorchPolicy(nn.Module):
             [..., *shape]: int64 for a categorical head, float32 within its bounds for a gaussian one.
 
         Raises:
-            ValueError: If the observation is not finite or has another size, or the network overflows on it.
+            ValueError: If the observation is not finite, has another size or allows no choice, or the network overflows
+                on it.
         """
         if not isinstance(observation, torch.Tensor):
             observation = torch.tensor(np.asarray(observation))
@@ -125,6 +130,9 @@ class TorchPolicy(nn.Module):
         if not torch.isfinite(observation).all():
             raise ValueError("the observation holds a NaN, or a number too large for float32: give finite ones")
         said = self(observation)
+        for head in self.metadata["network"]["heads"]:
+            if "allowed" in head:
+                refuse_no_choice(head, (observation[..., head["allowed"]] > 0).numpy(force=True))
         if not all(torch.isfinite(part).all() for parts in said.values() for part in parts):
             raise ValueError("the network overflows on this observation: give it numbers like those it was trained on")
         drawn = {name: parts.mode() if generator is None else parts.sample(generator) for name, parts in said.items()}

@@ -165,11 +165,11 @@ class ManySlots(NeuronAllocation):
         return super().valid_action(jnp.where(action < self.num_devices, action, 0), present)
 
     @override
-    def device_features(
-        self, devices: Devices, present: Array, informed: Array, backlogs: Mapping[str, Array]
+    def device_quantities(
+        self, devices: Devices, present: Array, informed: Array, queue: Mapping[str, Array]
     ) -> dict[str, Array]:
-        features = super().device_features(devices, present, informed, backlogs)
-        return {name: jnp.pad(column, (0, SLOTS - self.num_devices)) for name, column in features.items()}
+        found = super().device_quantities(devices, present, informed, queue)
+        return {name: jnp.pad(column, (0, SLOTS - self.num_devices)) for name, column in found.items()}
 
 
 @dataclass(frozen=True)
