@@ -123,7 +123,7 @@ def next_event(given: Given, clock: Clock) -> tuple[Clock, Interval]:
     due = jnp.where(active, left / speed, jnp.inf)
     step = clock.remaining
     for ue in range(mode.shape[0]):  # written out for the reason given in `interference`
-        step = jnp.minimum(step, due[ue])
+        step = jnp.where(due[ue] < step, due[ue], step)  # 0 bit at 0 bit/s are never due
     step = jax.lax.optimization_barrier(step)  # or XLA computes it again for every field below: 45 % slower
     # The UE that sets the step ends its phase by comparison, not by a threshold on what is left, which in
     # float32 would be below one ulp of the clock.
