@@ -8,10 +8,12 @@ that suits it and leaves a policy. `mec_jax.testing` checks all three, on anyone
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial, wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol, Self, override
+from typing import Any, Literal, NamedTuple, Protocol, Self, override
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnax.environments import environment, spaces
@@ -19,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from numpy.typing import ArrayLike
 
 from mec_jax.observations import ObservationTable, Slots
-from mec_jax.parameters import Parameter, check, fill, parameters
+from mec_jax.parameters import Parameter, check, clipped, fill, parameters
 from mec_jax.spaces import num_choices
 
 __all__ = [
@@ -87,10 +89,19 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
 
     Environments with equal statics are equal: jit takes them for one and compiles them once. So a constructor leaves
     what sets shapes, hashable, and nothing else.
+
+    What a subclass writes as `reset_env`, `step_env` and `observe` is given its parameters within their declared ranges
+    (`bounded`): whatever was put in by `replace`, traced or not.
     """
 
     env_id = ""
     """The id it was made by; nothing if it was made by its class."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in ("reset_env", "step_env", "observe"):
+            if name in vars(cls):
+                setattr(cls, name, _of_bounded(vars(cls)[name]))
 
     @override
     def __eq__(self, other: object) -> bool:
@@ -201,6 +212,10 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
     def default_params(self) -> P:
         return self.params()
 
+    def bounded(self, params: P) -> P:
+        """The parameters as they count: each within its declared range (`mec_jax.parameters.clipped`)."""
+        return _bounded(self, params)
+
     def evaluation_params(self, params: P | None = None) -> P:
         """The scenario it is measured in; by default the one it is trained on.
 
@@ -240,7 +255,7 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
     @override
     def is_truncated(self, state: S, params: P) -> Bool[Array, ""]:
         # What is over was not cut off.
-        return super().is_truncated(state, params) & ~self.is_terminated(state, params)
+        return super().is_truncated(state, self.bounded(params)) & ~self.is_terminated(state, params)
 
     @abstractmethod
     @override
@@ -273,6 +288,23 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
         return {}
 
 
+@partial(jax.jit, static_argnames="env", inline=True)
+def _bounded[P: environment.EnvParams](env: Problem, params: P) -> P:
+    return clipped(env.parameters(), env.axes, params)
+
+
+def _of_bounded(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a `Problem` whose last argument is parameters, with those that are `bounded`."""
+
+    @wraps(method)
+    def of_bounded(self: Problem, *arguments: Any, **named: Any) -> Any:
+        if "params" in named:
+            return method(self, *arguments, **{**named, "params": self.bounded(named["params"])})
+        return method(self, *arguments[:-1], self.bounded(arguments[-1]), **named)
+
+    return of_bounded
+
+
 # Policies and what their episodes cost
 
 
@@ -290,6 +322,7 @@ class Episodes(NamedTuple):
     frames: Int[Array, " episode"]
     terminated: Bool[Array, " episode"]  # the problem came to its end; if not, the costs are of a part
     measures: dict[str, Array]  # [episode] each: what `Problem.measures` says
+    outside: Int[Array, " episode"] | int = 0  # frames whose action was outside its space
 
     def __getattr__(self, name: str) -> Array:
         if isinstance(self.measures, dict) and name in self.measures:
@@ -297,7 +330,7 @@ class Episodes(NamedTuple):
         raise AttributeError(f"episodes have no {name!r}: choose from {', '.join(Episodes._fields)} or a measure")
 
     def columns(self) -> dict[str, Array]:
-        """All of it by name."""
+        """All that episodes cost by name."""
         return {
             "episode_return": self.episode_return,
             "frames": self.frames,

@@ -10,9 +10,11 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from mec_jax.contracts import Episodes, Policy
+from mec_jax.spaces import contains
 
 __all__ = [
     "EVALUATION_SEED",
@@ -41,8 +43,14 @@ type PlainPolicy = Callable[[Array, Array], PyTree]
 class Playable[S, P, A](Protocol):
     """What is played: a `Problem`, or what stands in for one."""
 
+    def bounded(self, params: P) -> P:
+        """As of a `Problem`, like all that follows: the parameters as they count."""
+
+    def action_space(self, params: P) -> spaces.Space:
+        """What `step_env` takes."""
+
     def reset_env(self, key: Array, params: P) -> tuple[Array, S]:
-        """As of a `Problem`, like all that follows."""
+        """The start of an episode."""
 
     def step_env(
         self, key: Array, state: S, action: A, params: P
@@ -82,6 +90,9 @@ def play_episodes[S, P, A](
 
     An episode depends on its key alone, not on those beside it. (To float tolerance: another batch size
     changes the order of float sums, and that can in rare cases move an event over the end of a frame.)
+
+    `Episodes.outside` counts the actions that are outside their space (`mec_jax.spaces.contains`): the environments of
+    the suite clip them, and refuse a choice that is no whole number by its type.
 
     Args:
         env: The environment; static.
@@ -123,12 +134,16 @@ def play_episode[S, P, A](
         action = policy(policy_params, observation, policy_key)
         observation, state, reward, terminated, info = env.step_env(step_key, state, action, params)
         frames = so_far.frames + 1
-        so_far = Episodes(so_far.episode_return + reward, frames, terminated, env.measures(info, frames, params))
-        return so_far, observation, state, key
+        outside = so_far.outside + ~contains(space, action)
+        total, measures = so_far.episode_return + reward, env.measures(info, frames, params)
+        return Episodes(total, frames, terminated, measures, outside), observation, state, key
 
+    params = env.bounded(params)
+    space = env.action_space(params)
     key, reset_key = start_key(key)
     observation, state = env.reset_env(reset_key, params)
-    blank = Episodes(jnp.zeros(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool), {})
+    none = jnp.zeros((), jnp.int32)
+    blank = Episodes(jnp.zeros(()), none, jnp.zeros((), bool), {}, none)
     shapes = jax.eval_shape(lambda start: frame(start)[0], (blank, observation, state, key))
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.while_loop(unfinished, frame, (nothing, observation, state, key))[0]

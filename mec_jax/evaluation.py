@@ -39,7 +39,9 @@ class Report:
     A row holds `runs` (training runs, 1 for what needs no learning), `return` (mean over runs and episodes) and
     `return_interval`, `score` (interquartile mean over runs) and `score_interval` where the environment has rulers,
     `terminated` (share of episodes), the means of all measures, and by the solver's columns the savings against
-    the reference. Intervals are 95 % bootstrap intervals over runs or, of a single run, over its episodes.
+    the reference. Of its `actions`, all that were taken, `outside` is the number of those outside their space
+    (`mec_jax.spaces.contains`), which the environments of the suite clip. Intervals are 95 % bootstrap intervals over
+    runs or, of a single run, over its episodes.
     """
 
     env_id: str
@@ -87,11 +89,13 @@ class Report:
         return "\n".join([f"# {self.env_id}", "", *self.table(), "", self.caption(), ""])
 
     def caption(self) -> str:
-        """How to read the table."""
+        """How to read the table, and whose actions were outside their space."""
         ruler = f" Score: 0 = {self.zero}, 1 = {self.one}." if self._scored() else ""
+        outside = [f"{name} {row['outside']} of {row['actions']}" for name, row in self.rows.items() if row["outside"]]
+        clipped = f" Actions outside their space: {', '.join(outside)}." if outside else ""
         return (
             f"{self.episodes} episodes, protocol {self.protocol}. Return with its 95 % interval, over runs if there "
-            f"are several, else over episodes.{ruler}"
+            f"are several, else over episodes.{ruler}{clipped}"
         )
 
     def json(self) -> str:
@@ -120,7 +124,7 @@ def evaluate(
         **static: Arguments of the environment's constructor.
 
     Raises:
-        ValueError: If there is no such environment.
+        ValueError: If there is no such environment, or a policy's actions are of another shape or type.
     """
     env, default = make(env_id, **static)
     scenario = env.evaluation_params(default if params is None else params)
@@ -143,8 +147,9 @@ def compare(env: Problem, params: PyTree, played: Mapping[str, Sequence[Episodes
         keys: What they were played with.
 
     Raises:
-        ValueError: If a name is that of a ruler.
+        ValueError: If a name is that of a ruler, or a parameter is out of range.
     """
+    env.params(**vars(params))
     solver = solver_of(env)
     rulers = None if solver is None else solver.rulers(env, params, keys)
     rows = {name: list(runs) for name, runs in played.items()}
@@ -176,7 +181,11 @@ def _row(runs: Sequence[Episodes]) -> dict[str, Any]:
         for column in runs[0].columns()
     }
     interval = bootstrap_interval(samples, statistic=np.mean)
-    return {"runs": len(runs), "return": means.pop("episode_return"), "return_interval": interval, **means}
+    counts = {
+        "actions": int(sum(np.sum(run.frames) for run in runs)),
+        "outside": int(sum(np.sum(run.outside) for run in runs)),
+    }
+    return {"runs": len(runs), "return": means.pop("episode_return"), "return_interval": interval, **counts, **means}
 
 
 def _add_scores(table: dict[str, dict[str, Any]], rows: Mapping[str, Sequence[Episodes]], rulers: Rulers) -> None:

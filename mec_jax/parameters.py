@@ -5,11 +5,13 @@
         frame_time: Float[Array, ""] = parameter(0.5, "s", "section 6.3.1")
         bandwidth: Float[Array, " channel"] = parameter(1e6, "Hz", "section 6.3.1")
 
-The annotation says the kind and the axes, `parameter` the rest.
+The annotation says the kind and the axes, `parameter` the rest. Every number has a range: what its declaration says, or
+else its unit (`RANGES`). Values that are known are refused outside of it, traced ones are clipped to it.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,13 +23,42 @@ from numpy.typing import ArrayLike
 
 from mec_jax.files import did_you_mean
 
-__all__ = ["Parameter", "fill", "is_traced", "number", "parameter", "parameters"]
+__all__ = ["RANGES", "Parameter", "clipped", "fill", "is_traced", "number", "parameter", "parameters", "within"]
 
 type Default = float | Sequence[float] | str
 """A number for all entries, one for each, or in words where it comes from: then the environment gives it."""
 
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "s": (1e-9, 1e9),
+        "m": (1e-3, 1e6),
+        "W": (1e-21, 1e6),  # thermal noise of 1 Hz is 4e-21 W
+        "J": (1e-12, 1e12),
+        "Hz": (1.0, 1e18),
+        "bit": (1.0, 1e15),
+        "bit/s": (1.0, 1e18),
+        "FLOP": (1.0, 1e15),
+        "FLOP/s": (1.0, 1e18),
+        "1": (1e-6, 1e6),
+        "1/s": (1e-6, 1e6),
+        "s/J": (1e-9, 1e9),
+        "cost": (1e-6, 1e9),
+        "tasks": (1e-6, 1e4),  # one frame may finish them all, task by task
+        "steps": (1, 10**9),
+        "frames": (1, 10**9),
+        "decisions": (1, 10**9),
+    }
+)
+"""By unit, the smallest positive and the largest number that a parameter may have where its declaration names none: far
+from anything that is built, and such that what the environments multiply and add stays finite in float32.
+"""
+
+OTHER_UNITS = (1e-12, 1e12)
+"""Range of a unit that is not among `RANGES`."""
+
 _KEY = "mec_jax parameter"
 _KINDS = {bool: "True or False", int: "whole and", float: "finite and"}
+_DTYPES = {bool: jnp.bool_, int: jnp.integer, float: jnp.floating}
 
 
 class Parameter(NamedTuple):
@@ -41,8 +72,8 @@ class Parameter(NamedTuple):
     unit: str  # "1" if it has none
     source: str  # in a word or two; "assumed" if nobody says
     about: str  # what it is, where the name does not say
-    least: float | None  # without it, numbers must be positive
-    most: float | None
+    least: float  # of `RANGES` where none is declared
+    most: float
     not_below: str | None  # another parameter
 
 
@@ -56,7 +87,7 @@ def parameter(
     most: float | None = None,
     not_below: str | None = None,
 ) -> Any:  # as of `dataclasses.field`: what the annotation says
-    """Declare a field of `Params`. Arguments as the fields of `Parameter`."""
+    """Declare a field of `Params`. Arguments as the fields of `Parameter`; without `least`, numbers are positive."""
     said = {"default": default, "unit": unit, "source": source, "about": about}
     return struct.field(metadata={_KEY: {**said, "least": least, "most": most, "not_below": not_below}})
 
@@ -75,7 +106,11 @@ def parameters(params: type) -> dict[str, Parameter]:
         is_python = annotation is int
         axes = () if is_python else tuple(annotation.dim_str.split())
         kind: type = int if is_python else _kind(annotation.dtypes[0])
-        table[field.name] = Parameter(field.name, kind, axes, is_python, **field.metadata[_KEY])
+        said = field.metadata[_KEY]
+        least, most = (False, True) if kind is bool else RANGES.get(said["unit"], OTHER_UNITS)
+        usual = {"least": 1 if kind is int else least, "most": most}
+        bounds = {bound: kind(usual[bound] if said[bound] is None else said[bound]) for bound in usual}
+        table[field.name] = Parameter(field.name, kind, axes, is_python, **{**said, **bounds})
     return table
 
 
@@ -119,9 +154,45 @@ def fill(
         if about.not_below is None or name not in values or about.not_below not in values:
             continue
         low, high = values[about.not_below], values[name]
-        if not is_traced(low) and not is_traced(high) and np.any(np.asarray(low) > np.asarray(high)):
+        if is_traced(low) or is_traced(high):
+            values[name] = jnp.maximum(low, high)
+        elif np.any(np.asarray(low) > np.asarray(high)):
             raise ValueError(f"{about.not_below} {low} exceeds {name} {high}: swap them, or give both")
     return values
+
+
+def clipped[P: Any](table: Mapping[str, Parameter], axes: Mapping[str, int], params: P) -> P:
+    """Parameters of the declared types and shapes, each within its range; what is there already stays bit for bit.
+
+    NaN becomes the least value. What is below the parameter that it must not be below is raised to it.
+
+    Args:
+        table: The parameters.
+        axes: Length of each axis.
+        params: What was made of them by `replace`, traced or not.
+
+    Raises:
+        ValueError: If a shape does not fit.
+    """
+    values = {name: _clipped(about, getattr(params, name), axes) for name, about in table.items()}
+    for name, about in table.items():
+        if about.not_below is not None:
+            values[name] = jnp.maximum(values[about.not_below], values[name])
+    # As if they were inputs: what reads them rounds as it did, and no lane clips them again.
+    return jax.lax.optimization_barrier(params.replace(**values))
+
+
+def _clipped(about: Parameter, value: ArrayLike, axes: Mapping[str, int]) -> Array:
+    array = jnp.asarray(value)
+    dtype = array.dtype if jnp.issubdtype(array.dtype, _DTYPES[about.kind]) else jnp.result_type(about.kind)
+    if about.kind is not bool:
+        array = within(array, about.least, about.most)
+    return _spread(about.name, array.astype(dtype), shape_of(about, axes))
+
+
+def within(x: Array, least: float | Array, most: float | Array) -> Array:
+    """The numbers, those below or above their range clipped to it; NaN becomes the least."""
+    return jnp.where(x >= least, jnp.minimum(x, most), least)
 
 
 def shape_of(about: Parameter, axes: Mapping[str, int]) -> tuple[int, ...]:
@@ -159,28 +230,34 @@ def number(
         value: A number, or an array that fits the shape.
         shape: What it is broadcast to.
         kind: `bool`, `int` or `float`.
-        least: Least value; without it, numbers must be positive.
+        least: Least value, if there is one.
         most: Greatest value, if there is one.
 
     Raises:
-        ValueError: If the value is out of range or does not fit. Traced values are only checked for shape.
+        ValueError: If the value is out of range or does not fit. Traced values are clipped.
     """
-    bound = "" if kind is bool else " > 0" if least is None else f" >= {least:g}"
-    bound += "" if most is None else f" and <= {most:g}"
+    bound = "" if kind is bool or least is None else f" >= {least:g}"
+    bound += "" if kind is bool or most is None else f" and <= {most:g}"
     must = f"{name} is {value!r}: it must be {_KINDS[kind]}{bound}"
     try:
         array = jnp.asarray(value, kind)
     except (OverflowError, TypeError, ValueError) as error:
         raise ValueError(must) from error
-    if not is_traced(array):
+    if is_traced(array):
+        array = array if least is None or most is None else within(array, least, most)
+    else:
         given = np.asarray(array)
         valid = np.isfinite(given) if kind is float else np.asarray(value) == given
-        if kind is not bool:
-            valid = valid & (given > 0 if least is None else given >= least)
+        if least is not None:
+            valid = valid & (given >= least)
         if most is not None:
             valid = valid & (given <= most)
         if not np.all(valid):
             raise ValueError(must)
+    return _spread(name, array, shape)
+
+
+def _spread(name: str, array: Array, shape: tuple[int, ...]) -> Array:
     try:
         return jnp.broadcast_to(array, shape)
     except ValueError as error:

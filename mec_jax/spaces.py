@@ -1,4 +1,6 @@
-"""Spaces that gymnax lacks: integer arrays, the simplex, and tuples that keep their names."""
+"""Spaces that gymnax lacks: integer arrays, the simplex, and tuples that keep their names; and whether something is in
+a space, which gymnax's own take lightly: `Discrete(2)` contains 0.5, and `Box` what has another shape.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +9,41 @@ from typing import Any, override
 import jax
 import jax.numpy as jnp
 from gymnax.environments import spaces
+from jaxtyping import Array, Bool, Int
+
+
+def contains(space: spaces.Space, x: Any) -> Bool[Array, ""]:
+    """Whether something is in a space: of its structure, its shapes, whole numbers where they are due, and in range."""
+    if isinstance(space, spaces.Tuple | spaces.Dict):
+        parts = space.spaces if isinstance(space, spaces.Tuple) else list(space.spaces.values())
+        if isinstance(space, spaces.Dict):
+            x = [x[name] for name in space.spaces] if isinstance(x, dict) and set(x) == set(space.spaces) else None
+        if not isinstance(x, tuple | list) or len(x) != len(parts):
+            return jnp.zeros((), bool)
+        return jnp.all(jnp.stack([contains(part, value) for part, value in zip(parts, x, strict=True)]))
+    found = jnp.asarray(x)
+    broken = jnp.issubdtype(space.dtype, jnp.integer) and jnp.issubdtype(found.dtype, jnp.inexact)
+    if broken or found.shape != space.shape:
+        return jnp.zeros((), bool)
+    return jnp.asarray(space.contains(found))
+
+
+def clipped_choice(choice: Any, num_choices: int, name: str = "action") -> Int[Array, "..."]:
+    """A choice, or an array of them, clipped to 0..num_choices - 1.
+
+    Args:
+        choice: Whole numbers.
+        num_choices: How many there are.
+        name: What errors call it.
+
+    Raises:
+        ValueError: If it is no whole number by its type. NaN can't be one.
+    """
+    found = jnp.asarray(choice)
+    if jnp.issubdtype(found.dtype, jnp.inexact):
+        raise ValueError(f"{name} is of type {found.dtype}: a choice is a whole number; round it, or take its argmax")
+    found = found.astype(jnp.int32) if found.dtype.itemsize < 4 else found
+    return jnp.clip(found, 0, num_choices - 1).astype(jnp.int32)
 
 
 class DiscreteArray(spaces.Box):
@@ -42,7 +79,7 @@ class NamedTupleSpace(spaces.Tuple):
 
     @override
     def contains(self, x: Any) -> jax.Array:
-        return jnp.all(jnp.stack([space.contains(part) for space, part in zip(self.spaces, x, strict=True)]))
+        return contains(self, x)
 
 
 class Simplex(spaces.Box):

@@ -24,7 +24,7 @@ from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import is_traced, parameter
 from mec_jax.physics.multi_exit import Costs, Options, chosen, edge_shares, split_costs, split_options
 from mec_jax.profiles.multi_exit import MultiExitProfile, load_multi_exit_profile
-from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex
+from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex, clipped_choice
 from mec_jax.transforms import LOG10, ONE_HOT, Transform
 
 BANDWIDTH_UNIT = 1e7
@@ -36,7 +36,9 @@ TRANSMIT_POWER_UNIT = 0.1  # W
 
 
 class AllocationAction(NamedTuple):
-    """Decision of one step. Splits out of range are clipped; shares are granted by `physics.multi_exit.edge_shares`."""
+    """Decision of one step. Splits out of range are clipped, and refused if they are no whole numbers by their type;
+    shares are granted by `physics.multi_exit.edge_shares`, where NaN and what is negative count as 0.
+    """
 
     split: Int[Array, " device"]  # layers on the device: 0 = all at the edge, m = all on the device
     share: Float[Array, " device"]  # of the edge, >= 0; scaled to sum to 1 over the devices with work there
@@ -87,12 +89,12 @@ class Params(environment.EnvParams):
     transmit_power: Float[Array, " device"] = parameter("profile", "W", "profile", "while sending")
     device_speed: Float[Array, " device"] = parameter("profile", "FLOP/s", "profile", "nominal")
     # An episode has a speed log-uniform in nominal / spread .. nominal * spread: throttled or boosted by a fifth.
-    device_speed_spread: Float[Array, ""] = parameter(1.2, "1", "assumed", "of the devices' speeds", least=1)
+    device_speed_spread: Float[Array, ""] = parameter(1.2, "1", "assumed", "of the devices' speeds", least=1, most=1e3)
     # f_e is not given. Near the sum of the devices' speeds (0.58 and 1.06 TFLOP/s in the tables), neither side is idle
     # in the optimum and shares are scarce; benchmarks/reproduce/multi_exit sweeps it.
     edge_speed: Float[Array, ""] = parameter(1e12, "FLOP/s", "assumed", "nominal")
     # Other tenants of the server take up to a third, or leave as much more.
-    edge_speed_spread: Float[Array, ""] = parameter(1.5, "1", "assumed", "as for the devices", least=1)
+    edge_speed_spread: Float[Array, ""] = parameter(1.5, "1", "assumed", "as for the devices", least=1, most=1e3)
     # Time and energy count alike; the paper's weight is not given.
     latency_weight: Float[Array, " device"] = parameter(
         0.5, "1", "assumed", "w of w * seconds + (1 - w) * joules", least=0, most=1
@@ -109,7 +111,7 @@ class Params(environment.EnvParams):
     switch_cost: Float[Array, ""] = parameter(
         "0, in a chain 0.2", "cost", "assumed", "per device that changes its split", least=0
     )
-    reference_cost: Float[Array, ""] = parameter("all local", "cost", "ours", "what the reward divides by")
+    reference_cost: Float[Array, ""] = parameter("all local", "cost", "ours", "what the reward divides by", most=1e30)
 
 
 COMMON_FIELDS = (
@@ -377,7 +379,7 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
         """The action, with splits clipped to what is possible.
 
         Raises:
-            ValueError: If a part is not of shape `[device]`.
+            ValueError: If a part is not of shape `[device]`, or a split no whole number by its type.
         """
         device = (self.num_devices,)
         shapes = [jnp.shape(part) for part in action]
@@ -387,7 +389,7 @@ class MultiExitAllocation(Problem[State, Params, AllocationAction]):
                 "use jax.vmap for a batch"
             )
         split, share = action
-        return AllocationAction(jnp.clip(jnp.asarray(split, jnp.int32), 0, self.num_layers), jnp.asarray(share))
+        return AllocationAction(clipped_choice(split, self.num_layers + 1, "split"), jnp.asarray(share))
 
     def _local_cost(self, params: Params) -> Float[Array, ""]:
         split = jnp.full(self.num_devices, self.num_layers, jnp.int32)

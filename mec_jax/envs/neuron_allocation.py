@@ -134,7 +134,8 @@ class NeuronAllocation(NeuronProblem[State, Params]):
     devices, bandwidths and membership change between layers; devices fail within. All of that depends on keys alone.
 
     Slots: if there are more devices than slots, a slot i holds the i-th strongest of those present (free FLOP/s);
-    else device i. Choices of an absent device fall to the next slot, cyclically, that is not empty.
+    else device i. Choices of an absent device fall to the next slot, cyclically, that is not empty. Choices out of
+    range are clipped, and refused if they are no whole numbers by their type.
 
     Reward: with P_j the time of piece j from the start of its layer until its result is there, T_j = g_j / F_ref its
     ideal time and S_j = P_j / T_j its slowdown, an interval dt earns -dt * (sum of 1 / T_j over the layer's pieces

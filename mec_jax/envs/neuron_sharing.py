@@ -95,6 +95,7 @@ class NeuronSharing(NeuronProblem[State, Params]):
     bandwidth last for the episode; it may fail within, and then stays away. All of that depends on keys alone.
 
     Choices of a device that is not there when the requester's layer starts fall to the next one, cyclically, that is.
+    Choices out of range are clipped, and refused if they are no whole numbers by their type.
 
     Reward: with P_j the time of piece j from the start of its requester's layer until its result is there, T_j =
     g_j / F_ref its ideal time and S_j = P_j / T_j its slowdown, an interval dt earns -dt * (sum of 1 / T_j over the

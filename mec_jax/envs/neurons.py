@@ -29,6 +29,7 @@ from mec_jax.physics.neuron_allocation import (
     submit,
 )
 from mec_jax.profiles.neurons import NeuronTable, load_neuron_table
+from mec_jax.spaces import clipped_choice
 from mec_jax.transforms import FLAG, LOG10, LOG10_1P, Transform
 
 SPEED_UNIT = 1e9
@@ -138,12 +139,12 @@ class NeuronParams(environment.EnvParams):
 
     max_steps_in_episode: int = parameter("all pieces", "decisions", "ours", "until truncation", least=1)
     neurons: Int[Array, " layer"] = parameter("network", "1", "network", least=1)
-    neuron_flops: Float[Array, " layer"] = parameter("network", "FLOP", "network", "of one neuron")
-    input_elements: Float[Array, " layer"] = parameter("network", "1", "network", least=0)
-    output_elements: Float[Array, " layer"] = parameter("network", "1", "network", least=0)
+    neuron_flops: Float[Array, " layer"] = parameter("network", "FLOP", "network", "of one neuron", most=1e9)
+    input_elements: Float[Array, " layer"] = parameter("network", "1", "network", least=0, most=1e9)
+    output_elements: Float[Array, " layer"] = parameter("network", "1", "network", least=0, most=1e9)
     own_inputs: Bool[Array, " layer"] = parameter("network", "1", "network", "a neuron reads its own part of the input")
     # Features as 8-bit integers; NeuronAllocation says why not 32 bit. 0: nothing is exchanged.
-    bits_per_element: Float[Array, ""] = parameter(8.0, "bit", "assumed", least=0)
+    bits_per_element: Float[Array, ""] = parameter(8.0, "bit", "assumed", least=0, most=1e3)
     resend_input: Bool[Array, ""] = parameter(
         False, "1", "assumed", "the shared input goes along with every piece, not once a layer to a device"
     )
@@ -166,23 +167,32 @@ class NeuronParams(environment.EnvParams):
     )
     # Long enough that most failures hit work under way.
     failure_window: Float[Array, ""] = parameter(
-        1.0, "1", "assumed", "the instant is uniform in this times what the reference needs for all of it", least=0
+        1.0,
+        "1",
+        "assumed",
+        "the instant is uniform in this times what the reference needs for all of it",
+        least=0,
+        most=1e3,
     )
     # kappa is not given. Twice the expected time is the usual first choice for a timeout.
     timeout_factor: Float[Array, ""] = parameter(
-        2.0, "1", "assumed", "of the expected time of a piece, until it is called missing", least=1
+        2.0, "1", "assumed", "of the expected time of a piece, until it is called missing", least=1, most=1e9
     )
     # The paper measures 1-2 ms a decision on a Pi: 318 would take longer than the inference. An exported policy of this
     # suite needs less than 0.1 ms, which is left out.
     decision_time: Float[Array, ""] = parameter(0.0, "s", "assumed", "a requester takes for each decision", least=0)
     # The nominal device at the paper's usage of 30 %.
-    reference_speed: Float[Array, ""] = parameter(0.7 * 3e9, "FLOP/s", "assumed", "of the ideal time of a piece")
+    reference_speed: Float[Array, ""] = parameter(
+        0.7 * 3e9, "FLOP/s", "assumed", "of the ideal time of a piece", least=1e3, most=1e12
+    )
     # A lost piece costs ten times what one costs under nominal conditions: far more than a reassignment.
     lost_slowdown: Float[Array, ""] = parameter(
-        "10 nominal pieces", "1", "ours", "charged for a piece without a result", least=0
+        "10 nominal pieces", "1", "ours", "charged for a piece without a result", least=0, most=1e12
     )
     # So that round-robin under nominal conditions earns -1 a layer.
-    reference_slowdown: Float[Array, ""] = parameter("a nominal layer", "1", "ours", "what the reward divides by")
+    reference_slowdown: Float[Array, ""] = parameter(
+        "a nominal layer", "1", "ours", "what the reward divides by", least=1e-3, most=1e12
+    )
 
 
 class NeuronProblem[S: environment.EnvState, P: NeuronParams](Problem[S, P, Int[Array, ""]]):
@@ -268,11 +278,11 @@ class NeuronProblem[S: environment.EnvState, P: NeuronParams](Problem[S, P, Int[
         """The slot, clipped to those there are; instead of an empty one, the next that is not.
 
         Raises:
-            ValueError: If the action is no scalar.
+            ValueError: If the action is no scalar, or no whole number by its type.
         """
         if jnp.shape(action) != ():
             raise ValueError(f"action of shape {jnp.shape(action)}: it must be one slot; use jax.vmap for a batch")
-        slot = jnp.clip(jnp.asarray(action, jnp.int32), 0, self.num_slots - 1)
+        slot = clipped_choice(action, self.num_slots)
         ahead = (jnp.arange(self.num_slots) - slot) % self.num_slots
         return jnp.argmin(jnp.where(present, ahead, self.num_slots)).astype(jnp.int32)
 

@@ -20,11 +20,11 @@ from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
 from mec_jax.files import check_count, shown
 from mec_jax.memory import check_memory
 from mec_jax.observations import Block, ObservationField, ObservationTable, Quantity
-from mec_jax.parameters import parameter
+from mec_jax.parameters import parameter, within
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING, Clock, Given, Task, Uplink, play_frame, start_clock
 from mec_jax.physics.radio import path_gain
 from mec_jax.profiles import Profile, load_profile
-from mec_jax.spaces import DiscreteArray, NamedTupleSpace
+from mec_jax.spaces import DiscreteArray, NamedTupleSpace, clipped_choice
 from mec_jax.transforms import Transform
 
 INPUT_BITS = 1_204_224
@@ -38,7 +38,9 @@ _PAIR_BYTES = 16
 
 
 class OffloadAction(NamedTuple):
-    """Decision of one frame. Out-of-range entries are clipped."""
+    """Decision of one frame. What is out of range is clipped, and NaN is the least power; a cut or channel that is no
+    whole number by its type is refused.
+    """
 
     cut: Int[Array, " ue"]  # 0 = send the input, last = run locally; used by the next task a UE starts
     channel: Int[Array, " ue"]  # used by the next task a UE starts
@@ -76,7 +78,7 @@ class Params(environment.EnvParams):
     all_interfere: Bool[Array, ""] = parameter(False, "1", "reference", "eq. 5 as printed: not only who sends there")
     bandwidth: Float[Array, " channel"] = parameter(1e6, "Hz", "section 6.3.1")
     noise: Float[Array, " channel"] = parameter(1e-9, "W", "section 6.3.1")
-    path_loss: Float[Array, ""] = parameter(3.0, "1", "section 6.3.1", "exponent of the distance", least=0)
+    path_loss: Float[Array, ""] = parameter(3.0, "1", "section 6.3.1", "exponent of the distance", least=0, most=10)
     power_max: Float[Array, " ue"] = parameter(1.0, "W", "section 6.3.1")
     distance_min: Float[Array, " ue"] = parameter(1.0, "m", "section 6.3.1")
     distance_max: Float[Array, " ue"] = parameter(100.0, "m", "section 6.3.1", not_below="distance_min")
@@ -370,7 +372,7 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
         """The action, clipped to what is possible.
 
         Raises:
-            ValueError: If a part is not of shape `[ue]`.
+            ValueError: If a part is not of shape `[ue]`, or a choice no whole number by its type.
         """
         ue = (self.num_ues,)
         shapes = [jnp.shape(part) for part in action]
@@ -381,9 +383,9 @@ class MultiUEOffloading(Problem[State, Params, OffloadAction]):
             )
         cut, channel, power = action
         return OffloadAction(
-            jnp.clip(jnp.asarray(cut, jnp.int32), 0, self.num_points - 1),
-            jnp.clip(jnp.asarray(channel, jnp.int32), 0, self.num_channels - 1),
-            jnp.clip(jnp.nan_to_num(jnp.asarray(power, params.power_max.dtype)), MIN_POWER, params.power_max),
+            clipped_choice(cut, self.num_points, "cut"),
+            clipped_choice(channel, self.num_channels, "channel"),
+            within(jnp.asarray(power, params.power_max.dtype), MIN_POWER, params.power_max),
         )
 
 

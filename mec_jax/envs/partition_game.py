@@ -36,6 +36,7 @@ from mec_jax.physics.partition_game import (
     utilities,
 )
 from mec_jax.profiles.partition_game import FLOAT_FRAMES, CutTable, load_cut_table
+from mec_jax.spaces import clipped_choice
 from mec_jax.transforms import FLAG, LOG10, ONE_HOT, Transform
 
 SPEED_UNIT = 1e9
@@ -116,7 +117,9 @@ class Params(environment.EnvParams):
     )
     leave_probability: Float[Array, ""] = parameter(0.005, "1", "assumed", "of a device, after a step", least=0, most=1)
     # What the devices that are there on average would save if the edge had no limits.
-    reference_utility: Float[Array, ""] = parameter("without limits", "s", "ours", "what the reward divides by")
+    reference_utility: Float[Array, ""] = parameter(
+        "without limits", "s", "ours", "what the reward divides by", most=1e18
+    )
 
 
 class PartitionGame(Problem[State, Params, Int[Array, ""]]):
@@ -127,7 +130,8 @@ class PartitionGame(Problem[State, Params, Int[Array, ""]]):
     have, of the next that is there.
     Then the step earns its reward, and devices come and go: each present one leaves and each absent one joins with a
     probability of its own, of one of several speeds. A newcomer is local until it has chosen. Cuts that do not fit
-    beside those of the others are masked; chosen all the same, they fall to K. With nobody there, nothing happens.
+    beside those of the others are masked; chosen all the same, they fall to K. Cuts out of range are clipped, and
+    refused if they are no whole numbers by their type. With nobody there, nothing happens.
 
     Reward: the sum of the utilities of the devices that are there, that is the latency they save together against
     all local, divided by `reference_utility`: by default what the devices that are there on average would save
@@ -377,11 +381,11 @@ class PartitionGame(Problem[State, Params, Int[Array, ""]]):
         """The cut, clipped to those there are; K if it does not fit.
 
         Raises:
-            ValueError: If the action is no scalar.
+            ValueError: If the action is no scalar, or no whole number by its type.
         """
         if jnp.shape(action) != ():
             raise ValueError(f"action of shape {jnp.shape(action)}: it must be one cut; use jax.vmap for a batch")
-        cut = jnp.clip(jnp.asarray(action, jnp.int32), 0, self.num_cuts)
+        cut = clipped_choice(action, self.num_cuts + 1)
         return jnp.where(self._mask(game, allocation, turn)[cut], cut, self.num_cuts)
 
     def _game(self, speed: Float[Array, " device"], params: Params) -> Game:

@@ -70,6 +70,10 @@ class Foreign(Problem[environment.EnvState, environment.EnvParams, PyTree]):
         return params.replace(**numbers)
 
     @override
+    def bounded(self, params: environment.EnvParams) -> environment.EnvParams:
+        return params  # nobody has said what they may be
+
+    @override
     def reset_env(self, key: Array, params: environment.EnvParams) -> tuple[Array, environment.EnvState]:
         return self.env.reset_env(key, params)
 

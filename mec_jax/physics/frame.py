@@ -122,8 +122,9 @@ def next_event(given: Given, clock: Clock) -> tuple[Clock, Interval]:
     speed = jnp.where(computing, 1, rate)
     due = jnp.where(active, left / speed, jnp.inf)
     step = clock.remaining
-    for soonest in due if due.size <= WRITTEN_OUT else [jnp.min(due)]:  # for the reason given in `interference`
-        step = jnp.minimum(step, soonest)
+    few = due.size <= WRITTEN_OUT  # for the reason given in `interference`
+    for soonest in due if few else [jnp.nanmin(due, initial=jnp.inf)]:
+        step = jnp.where(soonest < step, soonest, step)  # 0 bit at 0 bit/s are never due
     step = jax.lax.optimization_barrier(step)  # or XLA computes it again for every field below: 45 % slower
     # The UE that sets the step ends its phase by comparison, not by a threshold on what is left, which in
     # float32 would be below one ulp of the clock.

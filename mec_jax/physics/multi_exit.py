@@ -43,12 +43,13 @@ def survival(
     """Probability that a task has not left after the first s layers, for s in 0..m; 0 after the last.
 
     Args:
-        exit_probability: By which exit a task would leave if all were installed; scaled to sum to 1.
+        exit_probability: By which exit a task would leave if all were installed; scaled to sum to 1. If all are 0,
+            tasks leave by the last.
         exit_installed: Which are; the last one counts as installed.
     """
     # From the end, so that it is exactly 0 where all have left and nowhere negative.
     still = jnp.cumsum(exit_probability[:, ::-1], axis=1)[:, ::-1]
-    still = still / still[:, :1]
+    still = jnp.where(still[:, :1] > 0, still / still[:, :1], 1)
     after = jnp.where(exit_installed[:, :-1], still[:, 1:], 1)
     ends = jnp.ones_like(still[:, :1])
     return jnp.concatenate([ends, jax.lax.cummin(after, axis=1), 0 * ends], axis=1)

@@ -59,6 +59,9 @@ class Queue(NamedTuple):
     informed: Bool[Array, " device"]  # the shared input was sent to it
 
 
+LATEST = 1e18
+"""s; timeouts end no later, whatever their factor. No device fails after it, so that whoever answers then answers."""
+
 Medium = Literal["private", "half_duplex", "shared"]
 MEDIA: tuple[Medium, ...] = get_args(Medium)
 """What pieces are exchanged over: full-duplex links, half-duplex links, or one channel for all."""
@@ -296,7 +299,7 @@ def finish_layer(
         queue = queue._replace(down=jnp.where(channels.down == channels.up, queue.up, queue.down))
     exists = pieces.flops > 0
     missing = exists & (completion > devices.failure[device]) & active
-    noticed = jnp.where(missing, jnp.maximum(timeout_factor * completion, time), jnp.inf)
+    noticed = jnp.where(missing, jnp.maximum(jnp.minimum(timeout_factor * completion, LATEST), time), jnp.inf)
 
     def waits(carry: tuple) -> Bool[Array, ""]:
         return jnp.any(jnp.isfinite(carry[1]))
@@ -309,7 +312,8 @@ def finish_layer(
         chosen = quickest(after, devices, now)
         expected, possible = after.up[chosen], jnp.any(devices.failure > now)
         returns = possible & (expected <= devices.failure[chosen])
-        again = jnp.where(possible & ~returns, now + timeout_factor * (expected - now), jnp.inf)
+        late = jnp.minimum(now + timeout_factor * (expected - now), LATEST)
+        again = jnp.where(possible & ~returns, late, jnp.inf)
         new = submit(queue, after, chosen) if channels is None else submit_after_all(queue, after, chosen, channels)
         queue = jax.tree.map(lambda new, old: jnp.where(possible, new, old), new, queue)
         return (

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mec_jax.physics.neuron_allocation import Devices, Pieces, Queue, after_submission, quickest, submit
+from mec_jax.physics.neuron_allocation import LATEST, Devices, Pieces, Queue, after_submission, quickest, submit
 
 
 class Sharing(NamedTuple):
@@ -153,7 +153,8 @@ def send(
     after = after_submission(queue, devices, own, piece, now, rules.resend)
     expected = after.up[device]
     returns = expected <= devices.failure[device]
-    missed = jnp.maximum(waits_from + rules.timeout_factor * (expected - waits_from), not_missed_before)
+    late = jnp.minimum(waits_from + rules.timeout_factor * (expected - waits_from), LATEST)
+    missed = jnp.maximum(late, not_missed_before)
     work = own.flops[piece] / devices.speed[device]
     until = jnp.minimum(after.cpu[device], devices.failure[device])
     queue = submit(queue, after, device)

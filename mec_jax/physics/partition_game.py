@@ -187,7 +187,9 @@ def shed(game: Game, allocation: Allocation) -> Allocation:
     device = jnp.arange(game.utility.shape[0])
 
     def exceeds(allocation: Allocation) -> Bool[Array, ""]:
-        return jnp.any(allocation.used > capacity(game, allocation.present))
+        # A ledger of another game may say more than there is to shed.
+        sheds = jnp.any(allocation.present & (allocation.cut != local))
+        return jnp.any(allocation.used > capacity(game, allocation.present)) & sheds
 
     def drop(allocation: Allocation) -> Allocation:
         held = jnp.sum(game.use[:, device, allocation.cut].astype(jnp.float32), axis=0)

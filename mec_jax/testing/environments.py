@@ -266,7 +266,7 @@ def _check_observations(env: Problem, params: PyTree, played: Step) -> None:
         inside = jax.vmap(jax.vmap(space.contains))(x)
         require(np.all(inside), f"{env.name}: {what} is outside its space: widen observation_space or clip")
     require(np.isfinite(reward).all(), f"{env.name}: a reward is not finite; clip what can be infinite")
-    taken = {*Episodes._fields, "return", "runs", "score"}
+    taken = {*Episodes._fields, "return", "runs", "actions", "score"}
     for name, value in played.measures.items():
         require(name not in taken, f"{env.name}: a measure is called {name!r}, which is taken: rename it")
         require(value.ndim == 2, f"{env.name}: measure {name!r} has shape {value.shape[2:]}: it must be one number")

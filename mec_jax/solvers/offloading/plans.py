@@ -62,7 +62,7 @@ class _Clocked:
 
     def __init__(self, env: MultiUEOffloading) -> None:
         self.env = env
-        self.measures = env.measures
+        self.measures, self.bounded, self.action_space = env.measures, env.bounded, env.action_space
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Clocked) and self.env == other.env
