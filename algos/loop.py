@@ -13,6 +13,7 @@ from algos.curves import CURVE_EPISODES
 from algos.runs import RunConfig, RunFolder, as_arrays
 from mec_jax.contracts import Episodes
 from mec_jax.episodes import evaluation_keys, play_episodes
+from mec_jax.memory import check_memory, peak_bytes
 
 
 class Progress(NamedTuple):
@@ -57,11 +58,14 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
     key = jax.random.key(run.seed)
 
     shapes = jax.eval_shape(trainer.init, hparams, params, key)
-    lowered = (
-        jax.jit(trainer.run).lower(shapes, hparams, params),
-        jax.jit(trainer.init).lower(hparams, params, key),
-        play_episodes.lower(env, scenario, policy, (learner.learned(shapes), params), keys),
+    traced = (
+        jax.jit(trainer.run).trace(shapes, hparams, params),
+        jax.jit(trainer.init).trace(hparams, params, key),
+        play_episodes.trace(env, scenario, policy, (learner.learned(shapes), params), keys),
     )
+    for what, program in zip(("training", "the first state", "evaluation"), traced, strict=True):
+        check_memory(f"{what} of {run.algorithm} on {env.name}", peak_bytes(program.jaxpr))
+    lowered = [program.lower() for program in traced]
     with ThreadPoolExecutor() as pool:  # XLA compiles outside the GIL: the longest hides the others
         run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
 

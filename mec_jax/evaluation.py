@@ -14,6 +14,7 @@ from jaxtyping import Array, PyTree
 
 from mec_jax.contracts import Column, Episodes, Problem, Rulers, Solver
 from mec_jax.episodes import PROTOCOL, PlainPolicy, evaluation_keys, play_episodes
+from mec_jax.memory import check_episodes
 from mec_jax.registry import find, make
 from mec_jax.statistics import bootstrap_interval, interquartile_mean, normalised_score
 
@@ -124,10 +125,12 @@ def evaluate(
         **static: Arguments of the environment's constructor.
 
     Raises:
-        ValueError: If there is no such environment, or a policy's actions are of another shape or type.
+        ValueError: If there is no such environment, a policy's actions are of another shape or type, or so many
+            episodes need more memory than the limit (`mec_jax.memory`).
     """
     env, default = make(env_id, **static)
     scenario = env.evaluation_params(default if params is None else params)
+    check_episodes(env, episodes)
     keys = evaluation_keys(episodes)
 
     def play(policy: PlainPolicy) -> Episodes:

@@ -21,7 +21,7 @@ from flax import struct
 from jaxtyping import Array
 from numpy.typing import ArrayLike
 
-from mec_jax.files import did_you_mean
+from mec_jax.files import did_you_mean, shown
 
 __all__ = ["RANGES", "Parameter", "clipped", "fill", "is_traced", "number", "parameter", "parameters", "within"]
 
@@ -236,13 +236,16 @@ def number(
     Raises:
         ValueError: If the value is out of range or does not fit. Traced values are clipped.
     """
-    bound = "" if kind is bool or least is None else f" >= {least:g}"
-    bound += "" if kind is bool or most is None else f" and <= {most:g}"
-    must = f"{name} is {value!r}: it must be {_KINDS[kind]}{bound}"
+
+    def wrong() -> ValueError:
+        bound = "" if kind is bool or least is None else f" >= {least:g}"
+        bound += "" if kind is bool or most is None else f" and <= {most:g}"
+        return ValueError(f"{name} is {shown(value)}: it must be {_KINDS[kind]}{bound}")
+
     try:
         array = jnp.asarray(value, kind)
     except (OverflowError, TypeError, ValueError) as error:
-        raise ValueError(must) from error
+        raise wrong() from error
     if is_traced(array):
         array = array if least is None or most is None else within(array, least, most)
     else:
@@ -253,7 +256,7 @@ def number(
         if most is not None:
             valid = valid & (given <= most)
         if not np.all(valid):
-            raise ValueError(must)
+            raise wrong()
     return _spread(name, array, shape)
 
 

@@ -1,6 +1,7 @@
 """What needs too much memory is refused before any of it is built."""
 
 import re
+import time
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import pytest
 
 import mec_jax
 from algos.algorithms import algorithm
+from algos.cli import main
 from algos.mahppo import hinges
+from mec_jax.evaluation import evaluate
 from mec_jax.memory import LIMIT, VARIABLE, check_memory, limit, peak_bytes
 from mec_jax.physics.radio import WRITTEN_OUT, interference
 
@@ -54,9 +57,9 @@ def test_the_estimate_for_a_trainer_is_near_what_xla_says_after_compiling(name, 
 @pytest.mark.parametrize(
     "env_id, static",
     [
-        ("MultiUEOffloading-v0", {"num_channels": 2**31}),
+        ("MultiUEOffloading-v0", {"num_channels": 2**31 - 1}),
         ("MultiUEOffloading-v0", {"num_ues": 10**8}),
-        ("MultiUEOffloading-v0", {"num_ues": 10**30}),
+        ("MultiUEOffloading-v0", {"num_ues": 2**31 - 1}),
         ("NeuronAllocation-v0", {"num_pieces": 10**9}),
         ("NeuronAllocation-Slots-v0", {"num_devices": 10**9}),
         ("NeuronSharing-v0", {"num_requesters": 10**9}),
@@ -107,3 +110,17 @@ def test_many_ues_interfere_as_few_do_without_a_line_of_program_each():
         len(jax.make_jaxpr(interference)(received, sending, channel).eqns),
     ]
     assert written.shape == (WRITTEN_OUT,) and programs[1] < 20 < programs[0]
+
+
+def test_more_episodes_than_there_is_room_for_are_refused_before_any_is_played():
+    with pytest.raises(ValueError, match="1000000000 episodes of NeuronAllocation-v0 would need about"):
+        evaluate("NeuronAllocation-v0", {}, episodes=10**9)
+
+
+def test_training_that_needs_too_much_memory_is_refused_before_it_is_compiled(tmp_path, capsys):
+    arguments = ["train", "ppo", "--env", "MultiExitAllocation-v0", "--config.trunk", "400000", "400000"]
+    begin = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--out", str(tmp_path / "run")])
+    assert ended.value.code == 2 and time.monotonic() - begin < 60
+    assert re.search(r"mec-jax: training of ppo on .* would need about .* GiB, the limit is 8", capsys.readouterr().err)

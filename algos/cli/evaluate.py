@@ -39,6 +39,7 @@ class Evaluate:
         from algos.curves import plot_curves, read_curve
         from mec_jax.episodes import evaluation_keys, play_episodes
         from mec_jax.evaluation import compare
+        from mec_jax.memory import check_episodes
 
         check_count("--episodes", self.episodes, most=MAX_EPISODES)
         if not self.paths:
@@ -56,6 +57,7 @@ class Evaluate:
         for path in self.paths:
             run, learned = load(path)
             env, params = run.make_env()
+            check_episodes(env, self.episodes)
             scenario = env.evaluation_params(params)
             problem = (run.env_id, run.env_static)
             if first is None:
