@@ -293,7 +293,7 @@ def verified(path: Path, rows: bool) -> Verified:
         try:
             manifest = verify(checkpoint)
             if manifest.config != digest(config):
-                raise ValueError(f"of another {CONFIG}")
+                raise ValueError(f"of another run than {path / CONFIG}")
         except ValueError as error:
             faults.append(f"{checkpoint} is damaged ({error})")
             continue
@@ -358,8 +358,10 @@ def _read_run(path: Path, fields: Mapping[str, Any]) -> tuple[RunConfig, PyTree]
         env, params = run.make_env()
         trainer = algorithm(run.algorithm).make_trainer(env, run.config)
         template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
-        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+        raise ValueError(f"{file} is damaged ({error!r}): {_MEND}") from None
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
     return run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
 

@@ -108,7 +108,7 @@ def test_checkpoints_of_other_updates_or_runs_are_not_taken(run: Path) -> None:
     (run / "checkpoints" / "1").rename(newer)
     other, _ = unsealed((run / "config.json").read_text())
     (run / "config.json").write_text(sealed({**other, "seed": 4}))
-    assert error_of(verified, run, rows=True).count("of another config.json") == 2
+    assert error_of(verified, run, rows=True).count(f"of another run than {run}/config.json") == 2
 
 
 def test_a_file_too_many_or_too_few_in_a_checkpoint(run: Path) -> None:
