@@ -34,7 +34,7 @@ from algos.checkpoints import (
     Manifest,
     checkpoints,
     has_manifest,
-    remove_others,
+    remove_old,
     remove_unfinished_checkpoints,
     restore,
     save,
@@ -119,7 +119,6 @@ class RunFolder:
             self._board.write_event(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
             for row in self.rows:
                 self._show(row)
-        self._newest: int | None = None if self.state is None else int(self.state.update)
         self._digest = hashlib.sha256(table)
         self._size = len(table)
         self._writer = ThreadPoolExecutor(1)
@@ -136,6 +135,7 @@ class RunFolder:
         if found.checkpoint is not None:
             self.state = restore(found.checkpoint, template)
             chunks = int(self.state.update) // self.run.config.updates_per_chunk
+            remove_old(self.path / CHECKPOINTS, int(self.state.update))
         kept = b"".join(lines[: 1 + chunks])
         frames = self.run.config.updates_per_chunk * frames_per_update(self.run)
         try:  # a run of before there were digests may hold anything
@@ -195,8 +195,7 @@ class RunFolder:
             file.write(manifest.row.encode())
             file.flush()
             os.fsync(file.fileno())
-        remove_others(folder, (manifest.update, self._newest))
-        self._newest = manifest.update
+        remove_old(folder, manifest.update)
 
     def finish(self, seconds: float | None = None) -> None:
         """Wait until the checkpoint is on disk, or for that time.

@@ -144,6 +144,12 @@ def test_a_kill_between_a_checkpoint_and_its_row(
     assert caplog.messages == [f"{run}/metrics.csv lacks the last row, which {run}/checkpoints/3 has"] * 2
 
 
+def test_a_checkpoint_that_was_being_removed_is_removed(run: Path) -> None:
+    shutil.copytree(run / "checkpoints" / "2" / "default", run / "checkpoints" / "1" / "default")
+    RunFolder(run).close()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["2", "3"]
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_damaged_rows_are_refused(older: bool, run: Path, whole: Example, caplog: pytest.LogCaptureFixture) -> None:
     if older:
