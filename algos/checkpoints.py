@@ -5,7 +5,6 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,11 +98,11 @@ def save(folder: Path, manifest: Manifest, state: PyTree) -> None:
     unfinished.rename(whole)
 
 
-def remove_others(folder: Path, kept: Collection[int | None]) -> None:
-    """Remove all checkpoints but those of some updates."""
-    for path in checkpoints(folder):
-        if int(path.name) not in kept:
-            shutil.rmtree(path)
+def remove_old(folder: Path, newest: int) -> None:
+    """Of the checkpoints before an update, remove all but one."""
+    before = [path for path in checkpoints(folder) if int(path.name) < newest]
+    for path in before[1:]:
+        shutil.rmtree(path)
 
 
 def remove_unfinished_checkpoints(folder: Path) -> None:

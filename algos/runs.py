@@ -34,7 +34,7 @@ from algos.checkpoints import (
     Manifest,
     checkpoints,
     has_manifest,
-    remove_others,
+    remove_old,
     remove_unfinished_checkpoints,
     restore,
     save,
@@ -122,7 +122,6 @@ class RunFolder:
             self._board.write_event(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
             for row in self.rows:
                 self._show(row)
-        self._newest: int | None = None if self.state is None else int(self.state.update)
         self._digest = hashlib.sha256(table)
         self._size = len(table)
         self._writer = ThreadPoolExecutor(1)
@@ -139,6 +138,7 @@ class RunFolder:
         if found.checkpoint is not None:
             self.state = restore(found.checkpoint, template)
             chunks = int(self.state.update) // self.run.config.updates_per_chunk
+            remove_old(self.path / CHECKPOINTS, int(self.state.update))
         kept = b"".join(lines[: 1 + chunks])
         frames = self.run.config.updates_per_chunk * frames_per_update(self.run)
         try:  # a run of before there were digests may hold anything
@@ -198,8 +198,7 @@ class RunFolder:
             file.write(manifest.row.encode())
             file.flush()
             os.fsync(file.fileno())
-        remove_others(folder, (manifest.update, self._newest))
-        self._newest = manifest.update
+        remove_old(folder, manifest.update)
 
     def finish(self, seconds: float | None = None) -> None:
         """Wait until the checkpoint is on disk, or for that time.
@@ -296,7 +295,7 @@ def verified(path: Path, rows: bool) -> Verified:
         try:
             manifest = verify(checkpoint)
             if manifest.config != digest(config):
-                raise ValueError(f"of another {CONFIG}")
+                raise ValueError(f"of another run than {path / CONFIG}")
         except ValueError as error:
             faults.append(f"{checkpoint} is damaged ({error})")
             continue
@@ -361,8 +360,10 @@ def _read_run(path: Path, fields: Mapping[str, Any]) -> tuple[RunConfig, PyTree]
         env, params = run.make_env()
         trainer = algorithm(run.algorithm).make_trainer(env, run.config)
         template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
-        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+        raise ValueError(f"{file} is damaged ({error!r}): {_MEND}") from None
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
     return run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
 

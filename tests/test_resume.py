@@ -134,6 +134,7 @@ def test_after_damage_the_run_goes_on_from_the_checkpoint_before_and_ends_like_o
     assert len(caplog.messages) == 1  # it was replaced
 
 
+@pytest.mark.full
 def test_a_run_of_before_there_were_digests_goes_on_and_then_has_them(
     whole: Path, killed: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

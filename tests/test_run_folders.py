@@ -108,7 +108,7 @@ def test_checkpoints_of_other_updates_or_runs_are_not_taken(run: Path) -> None:
     (run / "checkpoints" / "1").rename(newer)
     other, _ = unsealed((run / "config.json").read_text())
     (run / "config.json").write_text(sealed({**other, "seed": 4}))
-    assert error_of(verified, run, rows=True).count("of another config.json") == 2
+    assert error_of(verified, run, rows=True).count(f"of another run than {run}/config.json") == 2
 
 
 def test_a_file_too_many_or_too_few_in_a_checkpoint(run: Path) -> None:
@@ -142,6 +142,12 @@ def test_a_kill_between_a_checkpoint_and_its_row(
     assert arrays_of(folder.state) == whole.states[3]
     assert (run / "metrics.csv").read_bytes() == table
     assert caplog.messages == [f"{run}/metrics.csv lacks the last row, which {run}/checkpoints/3 has"] * 2
+
+
+def test_a_checkpoint_that_was_being_removed_is_removed(run: Path) -> None:
+    shutil.copytree(run / "checkpoints" / "2" / "default", run / "checkpoints" / "1" / "default")
+    RunFolder(run).close()
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["2", "3"]
 
 
 @pytest.mark.parametrize("older", [False, True])

@@ -84,7 +84,7 @@ def test_who_calls_the_command_line_keeps_its_signals(capsys: pytest.CaptureFixt
 
 def test_an_import_is_ended_at_once() -> None:
     train = Train("mahppo", "--help")
-    time.sleep(0.5)
+    train.wait_for(train.catches_signals)
     code, errors, seconds = train.stop(signal.SIGINT)
     assert not wrong_end(signal.SIGINT, code, errors, seconds, Path()) and code == 130
 

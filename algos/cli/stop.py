@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end the program within seconds, wherever it is: importing, compiling, on the device, writing.
 
 Nothing is unwound and no library is waited for: what is on disk is whole at any moment, as a kill or a power failure
-asks nobody.
+asks nobody. What comes before `install`, while Python itself starts, is Python's own: there is nothing to lose.
 """
 
 import contextlib
@@ -12,20 +12,19 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from mec_jax.files import abandon_files
-
 PATIENCE = 1.5
 """Seconds for the main thread to come out of a library, and as many for a checkpoint that is being written."""
 
 _ending = threading.RLock()  # never given back
 _words = ""
-_finish: Callable[[float], None] | None = None
+_last_acts: list[Callable[[], None]] = []
 
 
 def last_words(text: str, finish: Callable[[float], None]) -> None:
     """What is said at the end, and what may still be done, in so many seconds at most."""
-    global _words, _finish
-    _words, _finish = f"; {text}", finish
+    global _words
+    _words = f"; {text}"
+    _last_acts.insert(0, lambda: finish(PATIENCE))
 
 
 def install() -> None:
@@ -39,6 +38,9 @@ def install() -> None:
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender)
     threading.Thread(target=_watch, args=(receiver,), daemon=True).start()
+    from mec_jax.files import abandon_files  # a package of others: importing it takes long
+
+    _last_acts.append(abandon_files)
 
 
 def _watch(receiver: int) -> None:
@@ -51,10 +53,9 @@ def _watch(receiver: int) -> None:
 def _end(number: int, _: FrameType | None = None) -> None:
     with _ending:
         try:
-            if _finish is not None:
+            for act in _last_acts:
                 with contextlib.suppress(ValueError):
-                    _finish(PATIENCE)
-            abandon_files()
+                    act()
             if os.isatty(1):
                 os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides, and its line
             os.write(2, f"mec-jax: stopped{_words}\n".encode())

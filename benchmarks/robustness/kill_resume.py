@@ -73,6 +73,15 @@ class Train:
                 raise RuntimeError(f"a process has not ended after {LIMIT} s")
             time.sleep(0.001)
 
+    def catches_signals(self) -> bool:
+        """Whether the program has begun: before, for some tenths of a second, Python itself starts."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except FileNotFoundError:
+            return False
+        caught = int(status.split("SigCgt:")[1].split()[0], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
     def stop(self, number: signal.Signals) -> tuple[int, str, float]:
         """Send it a signal: exit code, what it wrote to stderr, and seconds until then."""
         begin = time.monotonic()
@@ -120,6 +129,7 @@ def kill(train: Train, path: Path, seconds: dict[str, float], rng: random.Random
     when, number = rng.choice(MOMENTS), rng.choice(SIGNALS)
     new_rows, delay = rng.randint(1, 3), rng.random() * seconds[when]
     before = len(rows(path))
+    train.wait_for(train.catches_signals)
     if when == "compiling":
         train.wait_for(lambda: len(list((path / "tensorboard").glob("*"))) > 0)
     if when in ("training", "evaluation", "saving"):
