@@ -21,6 +21,8 @@ from benchmarks.harness.results import RESULTS, command_line, write_result
 CAMPAIGNS: Mapping[str, str] = {
     "profiles": "benchmarks.robustness.corrupt_files:profile_fates",
     "policies": "benchmarks.robustness.corrupt_files:policy_fates",
+    "command_line": "benchmarks.robustness.command_line:fates",
+    "outputs": "benchmarks.robustness.outputs:fates",
 }
 """By surface, where its campaign is."""
 
