@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import jax
 import pytest
@@ -272,6 +273,13 @@ def test_a_bug_is_one_line_and_its_traceback_is_there_for_the_asking(
     assert stop.value.code == 1
     said = capsys.readouterr().err
     assert said.startswith("mec-jax: this is a bug: KeyError: ") and said.count("\n") == 1 and cli.TRACEBACK in said
+
+
+def test_a_working_folder_that_is_gone_is_named(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library ended the process over it."""
+    with monkeypatch.context() as gone:
+        gone.setattr(os, "getcwd", Mock(side_effect=FileNotFoundError))
+        assert "the working folder is gone" in refused("list")
 
 
 def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
