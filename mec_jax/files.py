@@ -184,9 +184,12 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
 
     Raises:
         OSError: If it can't be read, is a folder, a device, a pipe or a socket, or has more bytes.
-        ValueError: If there is a null byte in the path.
     """
-    _check_readable(path, os.stat(path), most)  # to open a device or a pipe may have effects of its own
+    try:
+        about = os.stat(path)
+    except ValueError as error:  # a null byte, or what is no text
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
+    _check_readable(path, about, most)  # to open a device or a pipe may have effects of its own
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         about = os.fstat(descriptor)  # it may be another by now

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         try:
-            _check_jax()
+            _check_surroundings()
             tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments).run()
         finally:
             if sys.stdout is not None:
@@ -61,12 +61,16 @@ def _end(text: str, code: int) -> None:
     sys.exit(code)
 
 
-def _check_jax() -> None:
-    """Refuse settings of the environment that JAX can't start with.
+def _check_surroundings() -> None:
+    """Refuse a working folder that is gone, and settings of the environment that JAX can't start with.
 
     Raises:
         ValueError: If there are any.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ValueError("the working folder is gone: change to another") from None
     if flags := os.environ.get("XLA_FLAGS"):  # one that it does not know ends the process
         code = "from jaxlib import xla_client; xla_client.make_cpu_client()"
         started = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, errors="replace")

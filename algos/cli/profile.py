@@ -59,7 +59,8 @@ class Profile:
         check_file(self.out.with_suffix(".csv"))
         if min(self.image) < 1 or math.prod(self.image) > MAX_ELEMENTS:
             raise ValueError(
-                f"--image is {self.image}: give three whole numbers of at least 1, whose product is at most {MAX_ELEMENTS}"
+                f"--image is {self.image}: give three whole numbers of at least 1, with a product of at most "
+                f"{MAX_ELEMENTS}"
             )
         check_repeats(self.repeats, self.warm_up, self.threads)
         if not 0 < self.power < math.inf:

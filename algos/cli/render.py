@@ -1,5 +1,6 @@
 """`mec-jax render`: a picture of an episode."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -80,7 +81,7 @@ class Render:
 
     def _trained(self) -> "_Episode":
         path = Path(self.policy)
-        if not path.exists():
+        if not os.path.exists(path):  # Path.exists raises an error over a name that is too long
             raise ValueError(
                 f"no policy {self.policy!r}: {did_you_mean(self.policy, BASELINES)}Name a run folder, an exported "
                 f"policy.npz, or one of {', '.join(BASELINES)}"

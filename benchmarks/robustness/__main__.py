@@ -22,6 +22,9 @@ CAMPAIGNS: Mapping[str, str] = {
     "profiles": "benchmarks.robustness.corrupt_files:profile_fates",
     "policies": "benchmarks.robustness.corrupt_files:policy_fates",
     "run_folders": "benchmarks.robustness.run_folders:run_folder_fates",
+    "command_line": "benchmarks.robustness.command_line:fates",
+    "outputs": "benchmarks.robustness.outputs:fates",
+    "sizes": "benchmarks.robustness.sizes:size_fates",
 }
 """By surface, where its campaign is."""
 

@@ -167,7 +167,7 @@ class Reader[Content]:
                 data = (_DATA / self.folder / f"{path}.json").read_bytes()
             else:
                 data = read_bytes(path, MAX_BYTES)
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        except OSError as error:
             hint = did_you_mean(path, (*others, *names))
             raise ValueError(f"can't read {self.kind} {path!r}: {reason(error)}; {hint}{mend}") from None
         try:
