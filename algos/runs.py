@@ -7,7 +7,9 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import IO, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 from jaxtyping import PyTree
@@ -22,15 +25,21 @@ from tensorboardX import SummaryWriter
 
 from algos.algorithms import algorithm, algorithms, make_env
 from mec_jax.contracts import Problem
-from mec_jax.files import reason, remove_unfinished, write_text
+from mec_jax.files import did_you_mean, reason, remove_unfinished, write_text
+from mec_jax.ranges import Range, check
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
+_SEED = Range("seed", int, 0, 2**32 - 1)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that defines a run; `config.json` holds it."""
+    """All that defines a run; `config.json` holds it.
+
+    Raises:
+        ValueError: If the seed or a hyper-parameter is out of its range.
+    """
 
     algorithm: str
     env_id: str
@@ -40,6 +49,14 @@ class RunConfig:
     seed: int
     config: Any  # the algorithm's Config
     hparams: Any  # the algorithm's HParams
+
+    def __post_init__(self) -> None:
+        _SEED.check(self.seed)
+        check(self.config)
+        check(self.hparams)
+        for name, value in dataclasses.asdict(self.hparams).items():
+            if np.shape(value):
+                raise ValueError(f"{name} has shape {np.shape(value)}: a run takes one number, a sweep is a vmap")
 
     def make_env(self) -> tuple[Problem, Any]:
         """Problem and parameters of the run."""
@@ -69,12 +86,13 @@ class RunFolder:
         self.path = path
         self.state: Any = None
         self.rows: list[dict[str, float]] = []
+        self._was_there = path.exists()
         try:
             if run is not None:
                 if path.exists() and any(path.iterdir()):
                     raise ValueError(f"run folder {str(path)!r} is not empty: name another with --out")
                 path.mkdir(parents=True, exist_ok=True)
-                write_text(path / CONFIG, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
+                write_text(path / CONFIG, json.dumps(dataclasses.asdict(run), indent=2, default=float) + "\n")
                 self.run = run
                 self._lock = _lock(path / CONFIG)
             else:
@@ -144,6 +162,15 @@ class RunFolder:
         self._board.close()
         self._lock.close()
 
+    def remove(self) -> None:
+        """Remove what it wrote, after `close`; and the folder, if it was not there before and nothing else is in it."""
+        for folder in ("checkpoints", "tensorboard"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+        for file in (METRICS, CONFIG):
+            (self.path / file).unlink(missing_ok=True)
+        if not self._was_there and not any(self.path.iterdir()):
+            self.path.rmdir()
+
 
 def frames_per_update(run: RunConfig) -> int:
     """Environment frames of an update of the run."""
@@ -166,12 +193,22 @@ def load_run(path: Path) -> tuple[RunConfig, Any]:
 
 
 def as_arrays[T](hparams: T) -> T:
-    """Hyper-parameters as arrays, so that other values of them never compile anew."""
-    return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
+    """Hyper-parameters as arrays, so that other values of them never compile anew.
+
+    Raises:
+        ValueError: If one is out of its range; traced ones can't be checked.
+    """
+    check(hparams)
+    with np.errstate(over="ignore"):  # of what may be infinite
+        return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
 
 
-def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
-    """The run of a folder, and the shapes of its checkpoints."""
+def read_config(path: Path) -> RunConfig:
+    """The run of a folder.
+
+    Raises:
+        ValueError: If it is no run folder, or its configuration is damaged or out of range.
+    """
     file = path / CONFIG
     try:
         fields = json.loads(file.read_text())
@@ -180,25 +217,46 @@ def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
     except OSError as error:
         raise ValueError(f"{str(path)!r} is no run folder ({file}: {error.strerror}): name one of `train`'s") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+        why = reason(error) if type(error) is ValueError else repr(error)
+        raise ValueError(f"{file} is damaged ({why}): train again, or copy the folder again") from None
     if run is None:
         known = f"only {', '.join(algorithms())} are"
         raise ValueError(f"{file} names an algorithm {name!r} that is not known: {known}")
+    return run
+
+
+def _load_config(path: Path) -> tuple[RunConfig, PyTree]:
+    """The run of a folder, and the shapes of its checkpoints."""
+    file, run = path / CONFIG, read_config(path)
     try:
         env, params = run.make_env()
         trainer = algorithm(run.algorithm).make_trainer(env, run.config)
         template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
-    except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
+    except (TypeError, KeyError) as error:  # arguments of the environment of another type than `train` writes
         raise ValueError(f"{file} is damaged ({error!r}): train again, or copy the folder again") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
     return run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
 
 
 def _parse(fields: dict[str, Any]) -> RunConfig:
-    learner, config = algorithm(fields["algorithm"]), fields.pop("config")
-    lists = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
-    hparams = learner.hparams(**fields.pop("hparams"))
-    return RunConfig(config=learner.config(**{**config, **lists}), hparams=hparams, **fields)
+    learner = algorithm(fields["algorithm"])
+    kinds = {"config": learner.config, "hparams": learner.hparams}
+    return RunConfig(**{**fields, **{part: _made(part, kind, fields[part]) for part, kind in kinds.items()}})
+
+
+def _made(part: str, kind: Any, values: dict[str, Any]) -> Any:
+    """A `Config` or `HParams` of what JSON holds of it. A field that it does not name may be younger than the file: its
+    default holds, and a warning says so.
+    """
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
+    if unknown := sorted(values.keys() - known):
+        hint = did_you_mean(unknown[0], known)
+        raise ValueError(f"{part} has no field {unknown[0]!r}: {hint}choose from {', '.join(known)}")
+    for name in (name for name in known if name not in values):
+        warnings.warn(f"{CONFIG} does not say {part}.{name}: {known[name]!r}, its default, is taken", stacklevel=2)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _lock(path: Path) -> IO[bytes]:

@@ -1,7 +1,9 @@
 """`mec-jax`: list, train, evaluate, export, render and profile from the command line, one file a command."""
 
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tyro
@@ -13,13 +15,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `mec-jax`. Errors of use end it with one line and exit code 2."""
     arguments = sys.argv[1:] if arguments is None else [*arguments]  # a submodule is called list
     try:
-        tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments).run()
+        with _warnings_in_a_line():
+            tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments).run()
     except (ValueError, OSError) as error:
         print(f"mec-jax: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("mec-jax: stopped", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print(f"mec-jax: {message}", file=sys.stderr)
+        yield
 
 
 def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
