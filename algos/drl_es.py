@@ -14,12 +14,12 @@ the candidates itself as flat vectors, and would be the one dependency for lines
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
+from annotated_types import Interval
 from gymnax.environments.environment import Environment
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
@@ -35,46 +35,46 @@ from algos.actor import (
 from algos.distributions import to_action
 from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import discounted_sum
-from algos.updates import Schedule, check_choices, check_counts, descend, in_chunks
+from algos.updates import Schedule, descend, in_chunks
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
 from mec_jax.interop.foreign import as_problem
+from mec_jax.ranges import MOST, Checked, Count, Layers, LogStd, NonNegative, Norm, Positive, Share, Traced, Whole
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """What sets shapes and code paths: changing any of it compiles a new program."""
 
-    num_iterations: int = 1500
-    children: int = 10  # 0: REINFORCE alone
+    num_iterations: Count = 1500
+    children: Whole = 10  # 0: REINFORCE alone
     evolution: Literal["selection", "gradient"] = "selection"
     population: Literal["theta", "carried"] = "theta"  # whose children: theta's, or also those of the next best
-    parents: int = 5  # of a carried population, theta among them
+    parents: Count = 5  # of a carried population, theta among them
     mirrored: bool = False  # children in pairs, parent +- sigma * eps
-    fitness_episodes: int = 8  # of each child, from as many starts
-    starts: int = 4  # of REINFORCE
-    episodes: int = 8  # of REINFORCE from each start
-    horizon: int = 0  # frames; an episode counts no further; 0: until the environment truncates it
-    updates_per_chunk: int = 50  # iterations; evaluation, logs and checkpoints come between chunks
-    trunk: tuple[int, ...] = (32, 32)  # hidden layers
+    fitness_episodes: Count = 8  # of each child, from as many starts
+    starts: Count = 4  # of REINFORCE
+    episodes: Annotated[int, Interval(ge=2, le=MOST)] = 8  # of REINFORCE from each start; a baseline needs two
+    horizon: Whole = 0  # frames; an episode counts no further; 0: until the environment truncates it
+    updates_per_chunk: Count = 50  # iterations; evaluation, logs and checkpoints come between chunks
+    trunk: Layers = (32, 32)  # hidden layers
     activation: Literal["tanh", "relu"] = "tanh"
     per_slot: bool = False  # score each slot by one network that all slots share
     normalise_observation: bool = True  # by running moments
 
 
-@struct.dataclass
-class HParams:
+class HParams(Traced):
     """Traced numbers: sweep them with `jax.vmap` without recompiling."""
 
-    lr: float = 2e-3  # of REINFORCE, the paper's
-    final_lr: float = 0.1  # fraction of all three step sizes reached at the end, linearly
-    sigma: float = 0.02  # standard deviation of the children; the paper gives none
-    es_lr: float = 0.05  # of the gradient flavour, which knows no scale of the fitness
-    entropy: float = 1e-2  # bonus, per nat of all parts of the action
-    final_entropy: float = 0.0  # fraction of the entropy bonus reached at the end, linearly
-    log_std: float = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
-    gamma: float = 1.0  # of REINFORCE, 1 in the paper; a child's fitness is not discounted
-    max_grad_norm: float = 0.5
-    adam_eps: float = 1e-5
+    lr: NonNegative = 2e-3  # of REINFORCE, the paper's
+    final_lr: Share = 0.1  # fraction of all three step sizes reached at the end, linearly
+    sigma: NonNegative = 0.02  # standard deviation of the children; the paper gives none
+    es_lr: NonNegative = 0.05  # of the gradient flavour, which knows no scale of the fitness
+    entropy: NonNegative = 1e-2  # bonus, per nat of all parts of the action
+    final_entropy: Share = 0.0  # fraction of the entropy bonus reached at the end, linearly
+    log_std: LogStd = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
+    gamma: Share = 1.0  # of REINFORCE, 1 in the paper; a child's fitness is not discounted
+    max_grad_norm: Norm = 0.5
+    adam_eps: Positive = 1e-5
 
 
 _SLOTS = Config(per_slot=True, normalise_observation=False)
@@ -161,29 +161,23 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
     Raises:
         ValueError: If a field of `config` does not fit, or there is no distribution for the actions.
     """
-    check_choices(config)
-    check_counts(config, ("num_iterations", "fitness_episodes", "starts", "updates_per_chunk", "trunk"))
     if config.evolution == "gradient" and config.children == 1:
         raise ValueError("children is 1: to rank them takes at least 2")
     if config.population == "carried":
         if config.evolution == "gradient":
             raise ValueError("population is 'carried', which a gradient does not have: set evolution to 'selection'")
-        if not 1 <= config.parents <= config.children + 1:
+        if config.parents > config.children + 1:
             most = config.children + 1
             raise ValueError(
                 f"parents is {config.parents}: of theta and {config.children} children, 1 to {most} can be"
             )
-    if config.children < 0 or (config.mirrored and config.children % 2):
-        raise ValueError(f"children is {config.children}: it must be at least 0, and even if they are mirrored")
-    if config.episodes < 2:
-        raise ValueError(f"episodes is {config.episodes}: a baseline needs at least 2 from each start")
+    if config.mirrored and config.children % 2:
+        raise ValueError(f"children is {config.children}: it must be even if they are mirrored")
     if config.num_iterations % config.updates_per_chunk:
         raise ValueError(
             f"num_iterations is {config.num_iterations}, no multiple of the {config.updates_per_chunk} "
             "updates_per_chunk: change one of them"
         )
-    if config.horizon < 0:
-        raise ValueError(f"horizon is {config.horizon}: it must be at least 1, or 0 for whole episodes")
     horizon = config.horizon or int(as_problem(env).default_params.max_steps_in_episode)
     evolved = (config.children + 1) * config.fitness_episodes if config.children else 0
     batch = horizon * (evolved + config.starts * config.episodes)
@@ -206,7 +200,7 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
             key=key,
             update=jnp.zeros((), jnp.int32),
         )
-        if config.population == "theta":
+        if config.population == "theta" or config.parents == 1:  # a checkpoint takes no empty array
             return state
         # Until there is a second generation, all parents are theta.
         others = jax.tree.map(lambda x: jnp.repeat(x[None], config.parents - 1, axis=0), parameters)

@@ -104,6 +104,8 @@ def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
         )
     except (KeyError, IndexError, TypeError) as error:
         raise ValueError(_foreign(path, f"no {error}")) from None
+    except ValueError as error:
+        raise ValueError(_foreign(path, str(error))) from None
     env, params = run.make_env()
     try:
         trainer = learner.make_trainer(env, config)

@@ -11,13 +11,13 @@ SEAL = "sha256"
 
 
 def digest(fields: Mapping[str, Any]) -> str:
-    """sha256 of what JSON fields say, however they are laid out in the file."""
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    """sha256 of what JSON fields say, however they are laid out in the file; arrays of one number are numbers."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=float).encode()).hexdigest()
 
 
 def sealed(fields: Mapping[str, Any]) -> str:
     """JSON text of the fields, and of their digest as the last one."""
-    return json.dumps({**fields, SEAL: digest(fields)}, indent=2) + "\n"
+    return json.dumps({**fields, SEAL: digest(fields)}, indent=2, default=float) + "\n"
 
 
 def unsealed(text: str) -> tuple[dict[str, Any], bool]:

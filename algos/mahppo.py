@@ -18,12 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
 from algos.networks import MLP, StackedDense, init_parameters, init_uniform
 from algos.rollout import Ended, Transition, discounted_sum, play, start
-from algos.updates import ActorCritic, Metrics, Rollouts, check_counts, in_chunks, learn, schedule, shuffled
+from algos.updates import ActorCritic, Metrics, Rollouts, in_chunks, learn, schedule, shuffled
 from mec_jax.contracts import Algorithm, Network, Policy, Preset, Problem, Trainer
 from mec_jax.envs.offloading import (
     MIN_POWER,
@@ -35,18 +34,19 @@ from mec_jax.envs.offloading import (
 )
 from mec_jax.memory import check_memory
 from mec_jax.policy import AS_RETURNED
+from mec_jax.ranges import Count, Layers, NonNegative, Norm, Positive, Share, Traced, Width
 
 
 @dataclass(frozen=True)
 class Config(Rollouts):
     """What sets shapes and code paths: changing any of it compiles a new program."""
 
-    num_frames: int = 1_000_000  # environment frames in all
-    num_envs: int = 256  # environments side by side
-    updates_per_chunk: int = 5  # evaluation, logs and checkpoints come between chunks
-    trunk: tuple[int, ...] = (256, 128)  # shared layers of an actor
-    head: int = 64  # hidden layer of each actor head
-    critic: tuple[int, ...] = (256, 128, 64)  # hidden layers
+    num_frames: Count = 1_000_000  # environment frames in all; what runs are whole chunks, at least one
+    num_envs: Count = 256  # environments side by side
+    updates_per_chunk: Count = 5  # evaluation, logs and checkpoints come between chunks
+    trunk: Layers = (256, 128)  # shared layers of an actor
+    head: Width = 64  # hidden layer of each actor head
+    critic: Layers = (256, 128, 64)  # hidden layers
     inputs: Literal["state", "hinges"] = "state"
     """Networks read the observation as it is (paper and reference), or `hinges` of it, a fixed first layer."""
     ratio: Literal["joint", "per_head"] = "joint"
@@ -63,21 +63,20 @@ class Config(Rollouts):
     """He-normal kernels and nearly uniform policies, or uniform kernels and biases, PyTorch's default (reference)."""
 
 
-@struct.dataclass
-class HParams:
+class HParams(Traced):
     """Traced numbers: sweep them with `jax.vmap` without recompiling."""
 
-    actor_lr: float = 1e-3
-    critic_lr: float = 1e-3
-    final_lr: float = 0.0  # fraction of the learning rates reached at the end, linearly
-    clip: float = 0.2
-    entropy: float = 1e-3  # bonus of the categorical heads
-    power_entropy: float = 1e-3  # bonus of the Gaussian head
-    final_entropy: float = 0.0  # fraction of the entropy bonus reached at the end, linearly
-    gamma: float = 0.95
-    gae_lambda: float = 0.95
-    max_grad_norm: float = 0.5  # of all actors together and, apart from them, of the critic
-    adam_eps: float = 1e-8
+    actor_lr: NonNegative = 1e-3
+    critic_lr: NonNegative = 1e-3
+    final_lr: Share = 0.0  # fraction of the learning rates reached at the end, linearly
+    clip: Positive = 0.2
+    entropy: NonNegative = 1e-3  # bonus of the categorical heads
+    power_entropy: NonNegative = 1e-3  # bonus of the Gaussian head
+    final_entropy: Share = 0.0  # fraction of the entropy bonus reached at the end, linearly
+    gamma: Share = 0.95
+    gae_lambda: Share = 0.95
+    max_grad_norm: Norm = 0.5  # of all actors together and, apart from them, of the critic
+    adam_eps: Positive = 1e-8
 
 
 REFERENCE = Preset(
@@ -245,7 +244,6 @@ def make_trainer(env: Problem, config: Config) -> Trainer:
     """
     env = _offloading(env)
     plan = schedule(config)
-    check_counts(config, ("head",))
     actors = make_actors(env, config)
     critic = MLP((*config.critic, 1))
 

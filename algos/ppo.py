@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from gymnax.environments.environment import Environment
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -30,35 +29,35 @@ from algos.rollout import Ended, Transition, gae, play, start
 from algos.updates import ActorCritic, Metrics, Rollouts, in_chunks, learn, schedule, shuffled
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
 from mec_jax.interop.foreign import as_problem
+from mec_jax.ranges import Layers, LogStd, NonNegative, Norm, Positive, Share, Traced
 
 
 @dataclass(frozen=True)
 class Config(Rollouts):
     """What sets shapes and code paths: changing any of it compiles a new program."""
 
-    trunk: tuple[int, ...] = (64, 64)  # hidden layers of the actor
-    critic: tuple[int, ...] = (64, 64)  # hidden layers
+    trunk: Layers = (64, 64)  # hidden layers of the actor
+    critic: Layers = (64, 64)  # hidden layers
     activation: Literal["tanh", "relu"] = "tanh"
     per_slot: bool = False  # the actor scores each slot by one network that all slots share
     normalise_observation: bool = True  # by running moments
     normalise_reward: bool = False  # by the running standard deviation of the discounted return
 
 
-@struct.dataclass
-class HParams:
+class HParams(Traced):
     """Traced numbers: sweep them with `jax.vmap` without recompiling."""
 
-    actor_lr: float = 1e-3
-    critic_lr: float = 1e-3
-    final_lr: float = 0.0  # fraction of the learning rates reached at the end, linearly
-    clip: float = 0.2
-    entropy: float = 1e-2  # bonus, per nat of all parts of the action
-    final_entropy: float = 0.0  # fraction of the entropy bonus reached at the end, linearly
-    log_std: float = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
-    max_grad_norm: float = 0.5  # of the actor and, apart from it, of the critic
-    adam_eps: float = 1e-5
+    actor_lr: NonNegative = 1e-3
+    critic_lr: NonNegative = 1e-3
+    final_lr: Share = 0.0  # fraction of the learning rates reached at the end, linearly
+    clip: Positive = 0.2
+    entropy: NonNegative = 1e-2  # bonus, per nat of all parts of the action
+    final_entropy: Share = 0.0  # fraction of the entropy bonus reached at the end, linearly
+    log_std: LogStd = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
+    gamma: Share = 0.99
+    gae_lambda: Share = 0.95
+    max_grad_norm: Norm = 0.5  # of the actor and, apart from it, of the critic
+    adam_eps: Positive = 1e-5
 
 
 PRESETS = {

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -24,6 +25,7 @@ from typing import IO, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
@@ -42,23 +44,28 @@ from algos.checkpoints import (
 )
 from algos.integrity import digest, sealed, unsealed
 from mec_jax.contracts import Problem
-from mec_jax.files import read_text, reason, remove_unfinished, write_bytes, write_text
+from mec_jax.files import did_you_mean, read_text, reason, remove_unfinished, write_bytes, write_text
+from mec_jax.ranges import Range, check
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
 CHECKPOINTS = "checkpoints"
 
-_MEND = "train again, or copy the folder again"
-
-_log = logging.getLogger(__name__)
-
 MAX_CONFIG = 2**20
 """Bytes of `config.json`."""
+
+_MEND = "train again, or copy the folder again"
+_SEED = Range("seed", int, 0, 2**32 - 1)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that defines a run; `config.json` holds it."""
+    """All that defines a run; `config.json` holds it.
+
+    Raises:
+        ValueError: If the seed or a hyper-parameter is out of its range.
+    """
 
     algorithm: str
     env_id: str
@@ -68,6 +75,14 @@ class RunConfig:
     seed: int
     config: Any  # the algorithm's Config
     hparams: Any  # the algorithm's HParams
+
+    def __post_init__(self) -> None:
+        _SEED.check(self.seed)
+        check(self.config)
+        check(self.hparams)
+        for name, value in dataclasses.asdict(self.hparams).items():
+            if np.shape(value):
+                raise ValueError(f"{name} has shape {np.shape(value)}: a run takes one number, a sweep is a vmap")
 
     def make_env(self) -> tuple[Problem, Any]:
         """Problem and parameters of the run."""
@@ -98,6 +113,7 @@ class RunFolder:
         self.path = path
         self.state: Any = None
         self.rows: list[dict[str, float]] = []
+        self._was_there = path.exists()
         table = b""  # what metrics.csv holds
         with _writing(path, "name another with --out" if run is not None else "make it writable, or go on with a copy"):
             if run is not None:
@@ -229,6 +245,15 @@ class RunFolder:
                 self._board.close()
             self._lock.close()
 
+    def remove(self) -> None:
+        """Remove what it wrote, after `close`; and the folder, if it was not there before and nothing else is in it."""
+        for folder in (CHECKPOINTS, "tensorboard"):
+            shutil.rmtree(self.path / folder, ignore_errors=True)
+        for file in (METRICS, CONFIG):
+            (self.path / file).unlink(missing_ok=True)
+        if not self._was_there and not any(self.path.iterdir()):
+            self.path.rmdir()
+
 
 def resume_command(path: Path) -> str:
     """What to type to go on with a run."""
@@ -329,8 +354,14 @@ def _warn(found: Verified) -> None:
 
 
 def as_arrays[T](hparams: T) -> T:
-    """Hyper-parameters as arrays, so that other values of them never compile anew."""
-    return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
+    """Hyper-parameters as arrays, so that other values of them never compile anew.
+
+    Raises:
+        ValueError: If one is out of its range; traced ones can't be checked.
+    """
+    check(hparams)
+    with np.errstate(over="ignore"):  # of what may be infinite
+        return jax.tree.map(lambda x: jnp.asarray(x, float), hparams)
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], bool]:
@@ -345,34 +376,62 @@ def _read_config(path: Path) -> tuple[dict[str, Any], bool]:
         raise ValueError(f"{file} is damaged ({reason(error)}): {mend}") from None
 
 
-def _read_run(path: Path, fields: Mapping[str, Any]) -> tuple[RunConfig, PyTree]:
-    """The run of a configuration, and the shapes of its checkpoints."""
+def read_config(path: Path) -> RunConfig:
+    """The run of a folder.
+
+    Raises:
+        ValueError: If it is no run folder, or its configuration is damaged or out of range.
+    """
+    return _run_of(path, _read_config(path)[0])
+
+
+def _run_of(path: Path, fields: Mapping[str, Any]) -> RunConfig:
+    """The run of a configuration."""
     file = path / CONFIG
     try:
         name = fields["algorithm"]
         run = _parse(dict(fields)) if name in algorithms() else None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}): {_MEND}") from None
+        why = reason(error) if type(error) is ValueError else repr(error)
+        raise ValueError(f"{file} is damaged ({why}): {_MEND}") from None
     if run is None:
         known = f"only {', '.join(algorithms())} are"
         raise ValueError(f"{file} names an algorithm {name!r} that is not known: {known}")
+    return run
+
+
+def _read_run(path: Path, fields: Mapping[str, Any]) -> tuple[RunConfig, PyTree]:
+    """The run of a configuration, and the shapes of its checkpoints."""
+    file, run = path / CONFIG, _run_of(path, fields)
     try:
         env, params = run.make_env()
         trainer = algorithm(run.algorithm).make_trainer(env, run.config)
         template = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-    except (TypeError, KeyError, ZeroDivisionError) as error:  # values of another type than `train` writes
+    except (TypeError, KeyError) as error:  # arguments of the environment of another type than `train` writes
         raise ValueError(f"{file} is damaged ({error!r}): {_MEND}") from None
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # of this machine, not the one that trained
     return run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
 
 
 def _parse(fields: dict[str, Any]) -> RunConfig:
-    learner, config = algorithm(fields["algorithm"]), fields.pop("config")
-    lists = {name: tuple(value) for name, value in config.items() if isinstance(value, list)}
-    hparams = learner.hparams(**fields.pop("hparams"))
-    return RunConfig(config=learner.config(**{**config, **lists}), hparams=hparams, **fields)
+    learner = algorithm(fields["algorithm"])
+    kinds = {"config": learner.config, "hparams": learner.hparams}
+    return RunConfig(**{**fields, **{part: _made(part, kind, fields[part]) for part, kind in kinds.items()}})
+
+
+def _made(part: str, kind: Any, values: dict[str, Any]) -> Any:
+    """A `Config` or `HParams` of what JSON holds of it. A field that it does not name may be younger than the file: its
+    default holds, and a warning says so.
+    """
+    known = {field.name: field.default for field in dataclasses.fields(kind)}
+    if unknown := sorted(values.keys() - known):
+        hint = did_you_mean(unknown[0], known)
+        raise ValueError(f"{part} has no field {unknown[0]!r}: {hint}choose from {', '.join(known)}")
+    for name in (name for name in known if name not in values):
+        _log.warning("%s", f"{CONFIG} does not say {part}.{name}: {known[name]!r}, its default, is taken")
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def _lock(path: Path) -> IO[bytes]:

@@ -1,8 +1,8 @@
 """What the trainers' jitted updates share: schedule, chunks, minibatches and gradient steps."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from algos.rollout import Scalar
 from mec_jax.contracts import Trainer
-from mec_jax.files import did_you_mean
+from mec_jax.ranges import MOST, Checked, Count
 
 
 class Metrics(NamedTuple):
@@ -27,15 +27,15 @@ class Metrics(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rollouts:
+class Rollouts(Checked):
     """Counts of a trainer that plays environments side by side and passes several times over what it saw."""
 
-    num_frames: int = 500_000  # environment frames in all
-    num_envs: int = 64  # environments side by side
-    rollout: int = 32  # frames of each environment per update
-    epochs: int = 4  # passes over the rollout per update
-    minibatches: int = 4  # per pass
-    updates_per_chunk: int = 10  # evaluation, logs and checkpoints come between chunks
+    num_frames: Count = 500_000  # environment frames in all; what runs are whole chunks, at least one
+    num_envs: Count = 64  # environments side by side
+    rollout: Count = 32  # frames of each environment per update
+    epochs: Count = 4  # passes over the rollout per update
+    minibatches: Count = 4  # per pass
+    updates_per_chunk: Count = 10  # evaluation, logs and checkpoints come between chunks
 
 
 class Schedule(NamedTuple):
@@ -46,17 +46,12 @@ class Schedule(NamedTuple):
     num_updates: int
 
 
-def schedule(config: Any) -> Schedule:
+def schedule(config: Rollouts) -> Schedule:
     """The schedule of a trainer's `Config`.
 
     Raises:
-        ValueError: If a count or layer size is not positive, the minibatches do not divide the batch, or there is no
-            such choice.
+        ValueError: If the minibatches do not divide the batch.
     """
-    check_choices(config)
-    counts = ("num_envs", "rollout", "epochs", "minibatches", "updates_per_chunk")
-    layers = [name for name, value in vars(config).items() if isinstance(value, tuple)]
-    check_counts(config, (*counts, *layers))
     batch = config.num_envs * config.rollout
     if batch % config.minibatches:
         raise ValueError(
@@ -67,40 +62,23 @@ def schedule(config: Any) -> Schedule:
     return Schedule(batch, num_chunks, num_chunks * config.updates_per_chunk)
 
 
-def check_counts(config: Any, names: Iterable[str]) -> None:
-    """Refuse counts, or tuples of them, that are not positive.
-
-    Raises:
-        ValueError: If one is not.
-    """
-    for name in names:
-        count = getattr(config, name)
-        if min(count, default=1) < 1 if isinstance(count, tuple) else count < 1:
-            raise ValueError(f"{name} is {count}: it must be at least 1")
-
-
-def check_choices(config: Any) -> None:
-    """Refuse a text that is none of its field's choices.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    for name, annotation in get_type_hints(type(config)).items():
-        choices = get_args(annotation) if get_origin(annotation) is Literal else ()
-        if choices and getattr(config, name) not in choices:
-            raise ValueError(
-                f"{name} is {getattr(config, name)!r}: {did_you_mean(getattr(config, name), choices)}choose from "
-                f"{', '.join(choices)}"
-            )
-
-
 def in_chunks(
     init: Callable[..., Any],
     update: Callable[..., tuple[Any, Any]],
     updates_per_chunk: int,
     plan: Schedule,
 ) -> Trainer:
-    """A trainer from its first state and one `update(state, hparams, env_params)` that returns state and metrics."""
+    """A trainer from its first state and one `update(state, hparams, env_params)` that returns state and metrics.
+
+    Raises:
+        ValueError: If the run has more frames than an int32 counts.
+    """
+    num_frames = plan.num_updates * plan.batch
+    if num_frames > MOST:
+        raise ValueError(
+            f"the run has {num_frames} environment frames, {plan.num_updates} updates of {plan.batch}: of more than "
+            f"{MOST} the count overflows, so take fewer frames an update, updates a chunk or updates in all"
+        )
 
     def run(state: Any, hparams: PyTree, env_params: PyTree) -> tuple[Any, Any]:
         return jax.lax.scan(lambda state, _: update(state, hparams, env_params), state, length=updates_per_chunk)
@@ -111,7 +89,7 @@ def in_chunks(
         )
         return state, jax.tree.map(jnp.concatenate, metrics)
 
-    return Trainer(init, run, train, plan.num_chunks, plan.num_updates * plan.batch)
+    return Trainer(init, run, train, plan.num_chunks, num_frames)
 
 
 class ActorCritic(NamedTuple):

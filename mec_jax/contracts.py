@@ -410,7 +410,7 @@ class Trainer[H, S, M](NamedTuple):
     run: Callable[[S, H, PyTree], tuple[S, M]]  # (state, hparams, env_params) -> state, metrics [update]: one chunk
     train: Callable[[H, PyTree, Array], tuple[S, M]]  # (hparams, env_params, key) -> state, metrics: all chunks
     num_chunks: int
-    num_frames: int  # environment frames of all chunks
+    num_frames: int  # environment frames of all chunks: what is run of those that a Config asks for
 
 
 @dataclass(frozen=True)
@@ -428,6 +428,7 @@ class Network:
 class Algorithm[C, H, S, L]:
     """A way to learn a policy: static Config C, traced hyper-parameters H, training state S, learned parameters L.
 
+    Config and HParams refuse what is out of its range when they are made (`mec_jax.ranges.Checked` and `Traced`).
     The Config is frozen and has a field `updates_per_chunk`. The state has a field `update`, the number of updates
     done, and a field `key`.
     """

@@ -308,28 +308,36 @@ def test_exported_policy_decides_like_flax(trained: Trained, tmp_path: Path, pow
 # What ends a run early
 
 
-def test_a_run_that_diverges_fails_and_keeps_its_checkpoints(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], trained: Trained
+def test_a_run_that_diverges_before_its_first_checkpoint_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole = files(trained.path)
-    for options, checkpoints in (
-        (("--hparams.actor-lr", "1e30"), []),
-        (("--hparams.critic-lr", "1e30"), []),
-        (("--hparams.final-lr", "1e30"), [1]),  # the first update has the learning rate of the start
-    ):
-        out = tmp_path / str(len(list(tmp_path.iterdir())))
-        arguments = ["train", "mahppo", *ENVIRONMENT, *SIZES, "--out", str(out), *options]
-        assert_fails(capsys, arguments, "diverged", "learning rate")
-        assert not (out / "policy.npz").exists()
-        assert not (out / "comparison.json").exists()
-        assert sorted(int(path.name) for path in (out / "checkpoints").iterdir()) == checkpoints
-        if checkpoints:
-            _, state = load_run(out)
-            assert state.update == 1
-            assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.actors))
-        else:
-            assert_fails(capsys, ["evaluate", out], "no checkpoint")
-    assert files(trained.path) == whole
+    (tmp_path / "mine").mkdir()
+    for option, out in (("--hparams.actor-lr", tmp_path / "new"), ("--hparams.critic-lr", tmp_path / "mine")):
+        arguments = ["train", "mahppo", *ENVIRONMENT, *SIZES, option, "1e30", "--out", out]
+        assert_fails(capsys, arguments, "diverged after frame 0", "learning rate")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "mine"]
+
+
+def test_a_run_that_diverges_keeps_its_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steeper(hparams: Any) -> Any:
+        """The first update has the learning rate of the start, and the next a far greater one, than is allowed."""
+        given = loop_arrays(hparams)
+        vars(given)["final_lr"] = jnp.asarray(1e30)
+        return given
+
+    loop_arrays = loop.as_arrays
+    monkeypatch.setattr(loop, "as_arrays", steeper)
+    out = tmp_path / "run"
+    arguments = ["train", "mahppo", *ENVIRONMENT, *SIZES, "--out", out]
+    assert_fails(capsys, arguments, "diverged after frame 32", "learning rate")
+    assert not (out / "policy.npz").exists()
+    assert not (out / "comparison.json").exists()
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["1"]
+    _, state = load_run(out)
+    assert state.update == 1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.actors))
 
 
 # Errors of use
@@ -348,8 +356,8 @@ def test_a_run_that_diverges_fails_and_keeps_its_checkpoints(
         (("mahppo", "--params", "beta", "-1"), ("beta",)),
         (("mahppo", "--config.minibatches", "7"), ("7 minibatches",)),
         (("mahppo", "--config.num-envs", "0"), ("num_envs",)),
-        (("mahppo", "--seed", "-1"), ("--seed",)),
-        (("mahppo", "--seed", str(2**70)), ("--seed",)),
+        (("mahppo", "--seed", "-1"), ("seed is -1",)),
+        (("mahppo", "--seed", str(2**70)), ("seed is",)),
     ],
 )
 def test_wrong_arguments_of_train(
@@ -507,6 +515,11 @@ def test_damaged_and_foreign_policies(trained: Trained, tmp_path: Path, capsys: 
     assert_fails(capsys, ["evaluate", file], "arrays")
     save({**arrays, "hinges/bias": arrays["hinges/bias"] + 1})
     assert_fails(capsys, ["evaluate", file], "arrays")
+    save(arrays, "provenance", "seed", value=0.5)
+    assert_fails(capsys, ["evaluate", file], str(file), "seed is 0.5: it must be a whole number")
+    heads = policy.metadata["network"]["heads"]
+    save(arrays, "network", "heads", value=[*heads[:2], {**heads[2], "std": "exp"}])
+    assert_fails(capsys, ["evaluate", file], str(file), "power_std is 'exp': choose from softplus, sigmoid")
     save(arrays)
     assert export.import_policy(file)[0].seed == 3
 

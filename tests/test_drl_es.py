@@ -57,18 +57,12 @@ def test_children_of_a_carried_population_are_of_its_parents() -> None:
     assert counts.sum() == 400 and counts.min() > 90  # 133 each, four standard deviations
 
 
-@pytest.mark.full
-def test_a_population_of_theta_alone_is_as_without_one() -> None:
+def test_a_carried_population_of_theta_alone_is_none() -> None:
+    """There are no other parents, and a checkpoint takes no empty array."""
     env = Target()
-    config = Config(num_iterations=2, updates_per_chunk=2, children=2, **{**SMALL, "horizon": 1})
-
-    def train(config: Config) -> Any:
-        return jax.jit(make_trainer(env, config).train)(as_arrays(HParams(sigma=0.1)), env.default_params, KEY)
-
-    alone, metrics = train(config)
-    carried, same = train(dataclasses.replace(config, population="carried", parents=1))
-    assert isinstance(alone, drl_es.TrainState) and isinstance(carried, drl_es.CarriedState)
-    jax.tree.map(np.testing.assert_array_equal, (alone.actor, metrics), (carried.actor, same))
+    config = Config(children=2, population="carried", parents=1, **SMALL)
+    state = jax.eval_shape(make_trainer(env, config).init, as_arrays(HParams()), env.default_params, KEY)
+    assert isinstance(state, drl_es.TrainState) and all(x.size for x in jax.tree.leaves(state))
 
 
 @pytest.mark.full
@@ -246,7 +240,7 @@ def test_slots_are_scored_alike_wherever_they_stand() -> None:
     [
         ({"children": -1}, "children is -1"),
         ({"children": 3, "mirrored": True}, "even if they are mirrored"),
-        ({"episodes": 1}, "episodes is 1: a baseline needs at least 2"),
+        ({"episodes": 1}, "episodes is 1: it must be a whole number from 2"),
         ({"horizon": -1}, "horizon is -1"),
         ({"num_iterations": 10}, "no multiple of the 50 updates_per_chunk"),
         ({"evolution": "best"}, "evolution is 'best': choose from selection, gradient"),

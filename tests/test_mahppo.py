@@ -564,9 +564,7 @@ def test_an_update_equals_a_plain_one(ratio: Any, advantage: Any, value_target: 
 
 def test_minibatches_take_every_sample_once_or_are_drawn() -> None:
     zero = jnp.zeros(())
-    still = HPARAMS.replace(  # type: ignore[attr-defined]
-        actor_lr=zero, critic_lr=zero, entropy=zero, power_entropy=zero
-    )
+    still = HPARAMS.replace(actor_lr=zero, critic_lr=zero, entropy=zero, power_entropy=zero)
     reference = {name: getattr(mahppo.REFERENCE[0], name) for name in ("ratio", "value_target", "advantage")}
     for config in (
         recorder_config(minibatches=4, epochs=2),
@@ -626,7 +624,7 @@ def test_lanes_of_a_sweep_equal_single_runs_and_share_one_program(trainer: mahpp
     def problem(number: Array) -> tuple[HParams, Params, Array]:
         """Other values of everything that is traced and usually swept."""
         lr, entropy, gamma, beta, power, noise = jax.random.uniform(jax.random.key(number), (6,), minval=0.5)
-        hparams = as_arrays(HParams()).replace(  # type: ignore[attr-defined]
+        hparams = as_arrays(HParams()).replace(
             actor_lr=1e-2 * lr, critic_lr=2e-2 * lr, entropy=1e-2 * entropy, gamma=gamma
         )
         return hparams, OFFLOADING.params(beta=beta, power_max=power, noise=1e-9 * noise), jax.random.key(number)

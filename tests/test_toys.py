@@ -23,11 +23,12 @@ from algos.export import export_policy, import_policy
 from algos.loop import train
 from algos.runs import RunConfig, RunFolder
 from mec_jax import registry
-from mec_jax.contracts import Column, Rulers, Solver, Traits
+from mec_jax.contracts import Column, Preset, Rulers, Solver, Traits
 from mec_jax.evaluation import evaluate
 from mec_jax.observations import Block, ObservationField, ObservationTable
 from mec_jax.parameters import parameter
 from mec_jax.policy import load_policy
+from mec_jax.ranges import Checked, NonNegative, Share
 from mec_jax.solvers.policies import for_env, play_each
 from mec_jax.testing import ConformanceError, check_algorithm, check_env, check_solver
 from tests.toys import Target
@@ -314,9 +315,23 @@ def test_what_is_wrong_with_an_algorithm_is_found() -> None:
     learner: Any = algorithms.algorithm(LEARNER)
     config, env = small_config(LEARNER), mec_jax.make(ENV_ID)[0]
 
-    def make_trainer(env: Any, config: Any) -> Any:
-        """One that takes any activation for tanh."""
-        return learner.make_trainer(env, dataclasses.replace(config, activation="tanh"))
+    @dataclasses.dataclass(frozen=True)
+    class Unchecked(learner.config):
+        def __post_init__(self) -> None:
+            pass
+
+    @dataclasses.dataclass(frozen=True)
+    class Undeclared(Unchecked):
+        slack: float = 0.5
+
+    @struct.dataclass
+    class Strict(Checked):
+        lr: NonNegative = 1e-2
+        gamma: Share = 0.9
+
+    def config_of(kind: Any, hparams: Any = None, **wrong: Any) -> dict[str, Any]:
+        presets = {"default": Preset(kind(**wrong), hparams or learner.hparams())}
+        return {"config": kind, "presets": presets, "hparams": type(hparams) if hparams else learner.hparams}
 
     def diverging(env: Any, config: Any) -> Any:
         trainer = learner.make_trainer(env, config)
@@ -335,7 +350,10 @@ def test_what_is_wrong_with_an_algorithm_is_found() -> None:
     broken: dict[str, dict[str, Any]] = {
         "at least one preset": {"presets": {}},
         "holds no Config": {"presets": {"default": (None, learner.hparams(), bool)}},
-        "'tanhx' is not refused": {"make_trainer": make_trainer},
+        "num_frames=None is not refused": config_of(Unchecked),
+        "preset 'default' of reinforce: ValueError: rollout is 2.5": config_of(Unchecked, rollout=2.5),
+        "slack: <class 'float'> declares no range": config_of(Undeclared),
+        "is no pytree of whatever JAX puts in": config_of(learner.config, Strict()),
         "actor_loss is not finite": {"make_trainer": diverging},
         "decides otherwise": {"from_network": otherwise},
     }

@@ -7,38 +7,37 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jaxtyping import Array, Float, Int, PyTree
 
 from algos.actor import actor_from_network, actor_policy, actor_to_network, distribution, flat, init_actor, make_actor
 from algos.algorithms import register_algorithm
 from algos.distributions import to_action
 from algos.normalise import Moments, merge, moments, standardise
-from algos.rollout import Scalar, discounted_sum, play, start
-from algos.updates import Schedule, check_choices, check_counts, descend, in_chunks
+from algos.rollout import discounted_sum, play, start
+from algos.updates import Schedule, descend, in_chunks
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
+from mec_jax.ranges import Checked, Count, Layers, NonNegative, Share, Traced
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """What sets shapes and code paths."""
 
-    num_frames: int = 100_000
-    num_envs: int = 64
-    rollout: int = 32
-    updates_per_chunk: int = 10
-    trunk: tuple[int, ...] = (32,)
+    num_frames: Count = 100_000
+    num_envs: Count = 64
+    rollout: Count = 32
+    updates_per_chunk: Count = 10
+    trunk: Layers = (32,)
     activation: Literal["tanh", "relu"] = "tanh"
     per_slot: bool = False
     normalise_observation: bool = True
 
 
-@struct.dataclass
-class HParams:
+class HParams(Traced):
     """Traced numbers."""
 
-    lr: Scalar = 1e-2
-    gamma: Scalar = 0.9
+    lr: NonNegative = 1e-2
+    gamma: Share = 0.9
 
 
 class TrainState(NamedTuple):
@@ -60,8 +59,6 @@ class Metrics(NamedTuple):
 
 def make_trainer(env: Problem, config: Config) -> Trainer:
     """Build the pure functions of a run."""
-    check_choices(config)
-    check_counts(config, ("num_envs", "rollout", "updates_per_chunk", "trunk"))
     batch = config.num_envs * config.rollout
     chunks = max(1, config.num_frames // (batch * config.updates_per_chunk))
     actor = make_actor(env, config)

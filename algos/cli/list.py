@@ -1,4 +1,4 @@
-"""`mec-jax list`: what there is, and what an environment's numbers mean."""
+"""`mec-jax list`: what there is, what an environment's numbers mean, and what an algorithm's may be."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -10,22 +10,27 @@ from rich.table import Table
 from algos.algorithms import algorithm, algorithms, make_env
 from algos.cli.console import console
 from mec_jax.parameters import Parameter
+from mec_jax.ranges import ranges
 from mec_jax.registry import registered_envs
 
 
 @dataclass(frozen=True)
 class List:
-    """Show environments, algorithms, presets and DNN profiles; of an environment, its parameters and observation."""
+    """Show environments, algorithms, presets and DNN profiles; of an environment, its parameters and observation; of an
+    algorithm, its hyper-parameters.
+    """
 
-    env: Annotated[str | None, tyro.conf.Positional] = None
-    """An environment's id."""
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """An environment's id, or an algorithm's name."""
 
     def run(self) -> None:
         """Print them."""
-        if self.env is None:
+        if self.name is None:
             _list_all()
+        elif self.name in algorithms():
+            _list_algorithm(self.name)
         else:
-            _list_env(self.env)
+            _list_env(self.name)
 
 
 def _list_all() -> None:
@@ -43,6 +48,21 @@ def _list_all() -> None:
     ):
         console.print(f"[bold]{title}[/]: {', '.join(names)}", markup=True)
     console.print("`mec-jax list ENV` shows an environment's parameters and what its observation is made of")
+    console.print("`mec-jax list ALGORITHM` shows an algorithm's hyper-parameters and what they may be")
+
+
+def _list_algorithm(name: str) -> None:
+    learner = algorithm(name)
+    table = Table("option", "default", "range", title=name, box=SIMPLE_HEAD)
+    for part, kind in (("config", learner.config), ("hparams", learner.hparams)):
+        defaults = kind()
+        for field, allowed in ranges(kind).items():
+            default = getattr(defaults, field)
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            several = "" if allowed.max_length is None else f", at most {allowed.max_length} of them"
+            table.add_row(f"--{part}.{field.replace('_', '-')}", shown, allowed.words() + several)
+    console.print(table)
+    console.print(f"`mec-jax train {name} --help` says what they are; presets have other defaults")
 
 
 def _list_env(env_id: str) -> None:

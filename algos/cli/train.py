@@ -3,9 +3,10 @@
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +15,14 @@ import tyro
 from algos.algorithms import algorithm, algorithms, make_env
 from algos.cli import stop
 from algos.cli.console import console
-from algos.cli.shared import SEEDS, given, print_report, title
+from algos.cli.shared import given, print_report, title
 from mec_jax.contracts import preset_for
-from mec_jax.files import check_count, check_folder
+from mec_jax.files import check_folder
 from mec_jax.registry import registered_envs, static_arguments
 
 if TYPE_CHECKING:
     from algos.loop import Result
-    from algos.runs import RunConfig
+    from algos.runs import RunConfig, RunFolder
     from mec_jax.contracts import Trainer
 
 DEFAULT_ENV = "MultiUEOffloading-v0"
@@ -63,17 +64,15 @@ class Train:
         if self.resume is not None:
             train(None, self.resume)
             return
-        check_count("--seed", self.seed, *SEEDS)
         if self.out is not None:
             check_folder(self.out, "--out")
         static = given(num_ues=self.num_ues, num_channels=self.num_channels, **_network(self.env, self.profile))
         static |= {name: _read(name, value) for name, value in self.static.items()}
         if self.env in registered_envs:
             static = static_arguments(self.env, **static)
-        chosen: Any = self  # `command` adds both fields, of the algorithm's own types
-        run = RunConfig(
-            self.algorithm, self.env, static, self.params, self.preset, self.seed, chosen.config, chosen.hparams
-        )
+        learner, chosen = algorithm(self.algorithm), dataclasses.asdict(self)  # to which `command` adds both parts
+        config, hparams = learner.config(**chosen["config"]), learner.hparams(**chosen["hparams"])
+        run = RunConfig(self.algorithm, self.env, static, self.params, self.preset, self.seed, config, hparams)
         name = f"{self.algorithm}-seed{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
         train(run, self.out or Path("runs") / name)
 
@@ -96,12 +95,26 @@ def command(arguments: Sequence[str]) -> type[Train]:
     defaults = learner.presets[preset]
     fields = [
         ("preset", str, field(default=preset)),
-        ("config", learner.config, field(default=defaults.config)),
-        ("hparams", learner.hparams, field(default=defaults.hparams)),
+        ("config", *_taken(defaults.config)),
+        ("hparams", *_taken(defaults.hparams)),
     ]
     made = dataclasses.make_dataclass("Train", fields, bases=(Train,), frozen=True)
     made.__doc__ = Train.__doc__
     return made
+
+
+def _taken(defaults: Any) -> tuple[type, Any]:
+    """Type and default of options that are taken as they are: `run` checks them, as tyro would frame an error."""
+    kind: Any = type(defaults)
+    unchecked = _unchecked(kind)
+    return unchecked, field(default=unchecked(**dataclasses.asdict(defaults)))
+
+
+@cache
+def _unchecked(kind: Any) -> Any:
+    where = ("__module__", "__qualname__", "__doc__", "__firstlineno__")  # tyro reads what a field means in the source
+    about = {name: vars(kind)[name] for name in where if name in vars(kind)}
+    return type(kind.__name__, (kind,), {**about, "__post_init__": lambda self: None})
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
@@ -142,8 +155,9 @@ def train(run: "RunConfig | None", path: Path) -> None:
 
     from algos import loop, runs
 
+    is_new = run is not None
     if run is not None:
-        _trainer(run)  # errors of use come before anything is written
+        _say_budget(run, _trainer(run))  # errors of use come before anything is written
     folder = runs.RunFolder(path, run)
     run = folder.run
     done = int(folder.rows[-1]["frames"]) if folder.rows else 0
@@ -154,7 +168,7 @@ def train(run: "RunConfig | None", path: Path) -> None:
         TextColumn("frames  {task.fields[speed]}  return {task.fields[score]}"),
         TimeElapsedColumn(),
     )
-    with closing(folder):
+    with _closing(folder, is_new):
         stop.last_words(f"`{runs.resume_command(path)}` goes on", folder.finish)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("compiling", total=_trainer(run).num_frames, completed=done, speed="", score="")
@@ -182,6 +196,30 @@ def train(run: "RunConfig | None", path: Path) -> None:
     console.print(
         f"in {path}: curve.png, policy.npz, checkpoints, metrics.csv, tensorboard, comparison.json, config.json"
     )
+
+
+def _say_budget(run: "RunConfig", trainer: "Trainer") -> None:
+    """Say what will be run, if it is not what was asked for."""
+    asked = getattr(run.config, "num_frames", trainer.num_frames)
+    if asked != trainer.num_frames:
+        chunks = f"{trainer.num_chunks} chunk{'s' * (trainer.num_chunks > 1)}"
+        console.print(
+            f"{asked:,} frames asked: {trainer.num_frames:,} will be run, {chunks} of "
+            f"{trainer.num_frames // trainer.num_chunks:,}; --config.updates-per-chunk makes them longer or shorter",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _closing(folder: "RunFolder", is_new: bool) -> Iterator[None]:
+    """Close the folder; that of a new run which ends with an error before its first checkpoint is removed."""
+    try:
+        with closing(folder):
+            yield
+    except ValueError:
+        if is_new and not folder.rows:
+            folder.remove()
+        raise
 
 
 def _report(run: "RunConfig", result: "Result", path: Path) -> None:

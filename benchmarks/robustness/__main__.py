@@ -25,6 +25,7 @@ CAMPAIGNS: Mapping[str, str] = {
     "command_line": "benchmarks.robustness.command_line:fates",
     "outputs": "benchmarks.robustness.outputs:fates",
     "sizes": "benchmarks.robustness.sizes:size_fates",
+    "hyper_parameters": "benchmarks.robustness.hyper_parameters:fates",
 }
 """By surface, where its campaign is."""
 

@@ -1,7 +1,8 @@
 """Whether an algorithm keeps what `mec_jax.contracts.Algorithm` asks."""
 
 import dataclasses
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from gymnax.environments import spaces
 from jaxtyping import PyTree
 
 from mec_jax.contracts import Algorithm, Problem, Trainer, preset_for
+from mec_jax.ranges import Range, check, ranges
 from mec_jax.testing.common import check_decisions, parts_of, random_play, require, require_alike, works
 
 FLIPS = 0.01
@@ -19,7 +21,7 @@ FLIPS = 0.01
 def check_algorithm(
     algorithm: Algorithm, env: Problem, config: Any, params: PyTree = None, hparams: PyTree = None
 ) -> None:
-    """Check an algorithm on one environment: its presets, some updates, its policy, and the policy's way to a file.
+    """Check an algorithm on one environment: presets and ranges, some updates, the policy, and its way to a file.
 
     Args:
         algorithm: The algorithm.
@@ -35,7 +37,7 @@ def check_algorithm(
     params = env.default_params if params is None else params
     hparams = jax.tree.map(jnp.asarray, algorithm.hparams() if hparams is None else hparams)
     _check_presets(algorithm, env)
-    _check_choices(algorithm, env, config)
+    _check_ranges(algorithm)
     learned = _check_training(algorithm, env, config, params, hparams)
     _check_policy(algorithm, env, config, params, learned)
 
@@ -56,20 +58,41 @@ def _check_presets(algorithm: Algorithm, env: Problem) -> None:
         algorithm.make_trainer(env, algorithm.presets[chosen].config)
 
 
-def _check_choices(algorithm: Algorithm, env: Problem, config: Any) -> None:
-    """A text that is none of its field's choices is one ValueError that names the field."""
-    for name, annotation in get_type_hints(algorithm.config).items():
-        if get_origin(annotation) is not Literal or not isinstance(get_args(annotation)[0], str):
-            continue
-        wrong = f"{algorithm.name} with {name}='{getattr(config, name)}x'"
-        try:
-            algorithm.make_trainer(env, dataclasses.replace(config, **{name: f"{getattr(config, name)}x"}))
-        except ValueError as error:
-            require(name in str(error), f"{wrong}: the error does not name the field: {error}")
-            continue
-        except Exception as error:
-            require(False, f"{wrong}: {type(error).__name__}, not ValueError: check the choice in make_trainer")
-        require(False, f"{wrong} is not refused: check the choice in make_trainer")
+def _check_ranges(algorithm: Algorithm) -> None:
+    """Fields declare ranges, presets are within, and what is outside is one ValueError that names the field."""
+    presets = algorithm.presets.items()
+    for part, kind in (("config", algorithm.config), ("hparams", algorithm.hparams)):
+        mend = "Take its ranges from mec_jax.ranges, and derive Config from Checked, HParams from Traced"
+        what = f"{kind.__name__} of {algorithm.name}"
+        with works(f"{what} declares its ranges", mend):
+            declared = ranges(kind)
+        for name, preset in presets:
+            with works(f"preset {name!r} of {algorithm.name}", "Let its values be within the declared ranges"):
+                check(getattr(preset, part))
+        for name, allowed in declared.items():
+            for value in _outside(allowed):
+                wrong = f"{what} with {name}={value!r}"
+                try:
+                    dataclasses.replace(getattr(next(iter(algorithm.presets.values())), part), **{name: value})
+                except ValueError as error:
+                    require(name in str(error), f"{wrong}: the error does not name the field: {error}")
+                    continue
+                except Exception as error:
+                    require(False, f"{wrong}: {type(error).__name__}, not ValueError. {mend}")
+                require(False, f"{wrong} is not refused. {mend}")
+    with works(f"{algorithm.hparams.__name__} of {algorithm.name} is no pytree of whatever JAX puts in", mend):
+        jax.tree.map(lambda _: None, algorithm.hparams())
+
+
+def _outside(allowed: Range) -> list[Any]:
+    """Values out of a range, and of another kind."""
+    if allowed.max_length is not None:
+        one = allowed._replace(max_length=None)
+        return [*((value,) for value in _outside(one)), (allowed.least,) * (allowed.max_length + 1)]
+    values: list[Any] = [None, "x", math.nan, [allowed.least]]
+    if allowed.kind in (int, float):
+        values += [True, *(end for end in (allowed.least - 1, 2 * allowed.most + 1) if math.isfinite(end))]
+    return [value for value in values if not allowed.has(value)]
 
 
 def _check_training(algorithm: Algorithm, env: Problem, config: Any, params: PyTree, hparams: PyTree) -> PyTree:
