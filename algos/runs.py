@@ -274,9 +274,9 @@ def load_run(path: Path) -> tuple[RunConfig, Any]:
         ValueError: If it is no run folder, or its files are not as they were written.
     """
     found = verified(path, rows=False)
+    run, template = _read_run(path, found.config)
     if found.checkpoint is None:
         raise ValueError(f"{str(path)!r} holds no checkpoint: train for longer")
-    run, template = _read_run(path, found.config)
     state = restore(found.checkpoint, template)
     _warn(found)
     return run, state

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from algos import cli, export, mahppo
+from algos import cli, export, loop, mahppo
 from algos.cli.console import console
 from algos.runs import RunConfig, load_run
 from mec_jax.policy import load_policy, save_policy

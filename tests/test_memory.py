@@ -118,7 +118,7 @@ def test_more_episodes_than_there_is_room_for_are_refused_before_any_is_played()
 
 
 def test_training_that_needs_too_much_memory_is_refused_before_it_is_compiled(tmp_path, capsys):
-    arguments = ["train", "ppo", "--env", "MultiExitAllocation-v0", "--config.trunk", "400000", "400000"]
+    arguments = ["train", "ppo", "--env", "MultiExitAllocation-v0", "--config.trunk", "65536", "65536"]
     begin = time.monotonic()
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--out", str(tmp_path / "run")])
