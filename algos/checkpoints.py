@@ -52,12 +52,15 @@ def verify(checkpoint: Path) -> Manifest:
         ValueError: If it is not; says what is wrong.
     """
     try:
-        fields, known = unsealed((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+        text = (checkpoint / MANIFEST).read_bytes().decode()
+        fields, _ = unsealed(text)
         manifest = Manifest(**fields)
         found = file_digests(checkpoint)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{MANIFEST}: {reason(error)}") from None
-    if not known or manifest.update != int(checkpoint.name):
+    if text != sealed(fields):
+        raise ValueError(f"{MANIFEST}: changed")
+    if manifest.update != int(checkpoint.name):
         raise ValueError(f"{MANIFEST}: of another checkpoint")
     del found[MANIFEST]
     for name in sorted(found.keys() | manifest.files):
@@ -98,9 +101,9 @@ def save(folder: Path, manifest: Manifest, state: PyTree) -> None:
     unfinished.rename(whole)
 
 
-def remove_old(folder: Path, newest: int) -> None:
-    """Of the checkpoints before an update, remove all but one."""
-    before = [path for path in checkpoints(folder) if int(path.name) < newest]
+def remove_old(newest: Path) -> None:
+    """Of the checkpoints before this one, remove all but one."""
+    before = [path for path in checkpoints(newest.parent) if int(path.name) < int(newest.name)]
     for path in before[1:]:
         shutil.rmtree(path)
 

@@ -154,7 +154,6 @@ class RunFolder:
         if found.checkpoint is not None:
             self.state = restore(found.checkpoint, template)
             chunks = int(self.state.update) // self.run.config.updates_per_chunk
-            remove_old(self.path / CHECKPOINTS, int(self.state.update))
         kept = b"".join(lines[: 1 + chunks])
         frames = self.run.config.updates_per_chunk * frames_per_update(self.run)
         try:  # a run of before there were digests may hold anything
@@ -166,6 +165,8 @@ class RunFolder:
         except (ValueError, TypeError, KeyError, csv.Error) as error:
             raise ValueError(f"{self.path / METRICS} is damaged ({error!r}): {_MEND}") from None
         write_bytes(self.path / METRICS, kept)
+        if found.checkpoint is not None:
+            remove_old(found.checkpoint)
         _warn(found)
         return kept
 
@@ -214,7 +215,7 @@ class RunFolder:
             file.write(manifest.row.encode())
             file.flush()
             os.fsync(file.fileno())
-        remove_old(folder, manifest.update)
+        remove_old(folder / str(manifest.update))
 
     def finish(self, seconds: float | None = None) -> None:
         """Wait until the checkpoint is on disk, or for that time.

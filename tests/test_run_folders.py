@@ -118,6 +118,14 @@ def test_a_file_too_many_or_too_few_in_a_checkpoint(run: Path) -> None:
     assert "3 is damaged (default/notes.txt: not of it)" in said and "2 is damaged (default/_sharding: missing)" in said
 
 
+def test_a_manifest_of_the_same_content_is_not_the_one_that_was_written(run: Path) -> None:
+    manifest = run / "checkpoints" / "3" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"\n", b"\r\n"))
+    assert verified(run, rows=True).notes == [
+        f"{manifest.parent} is damaged (manifest.json: changed): {run}/checkpoints/2 is taken"
+    ]
+
+
 def test_digests_cannot_be_lost_in_silence(run: Path) -> None:
     """Without any, the folder would be one of before there were digests: only its configuration says that it is not."""
     for manifest in run.glob("checkpoints/*/manifest.json"):
