@@ -224,7 +224,7 @@ def test_the_campaign_finds_a_run_that_trusts_its_files(
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's threads; the CLI hides it
 @pytest.mark.parametrize("most", [100, 9000, 20_000])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
-    most: int, run: Path, capfd: pytest.CaptureFixture[str]
+    most: int, run: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """No file may get more bytes: a stand-in for a full disk. The first limit stops the events of a row as well, the
     others two parts of a checkpoint.
@@ -244,10 +244,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert said.startswith(f"run folder {str(run)!r} cannot be written (File too large): make room, and `mec-jax train")
-    assert capfd.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "") and not caplog.messages
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["2", "3"]
     assert load_run(run)[1].update == 3
     folder = RunFolder(run)
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["2", "3"]
     folder.save(4, folder.state, 128, row)
     folder.close()
     with (run / "metrics.csv").open(newline="") as table:
