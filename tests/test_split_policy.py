@@ -222,6 +222,20 @@ def test_observation_that_is_none_says_why(per_ue: Policy) -> None:
         assert said in str(caught.value)
 
 
+def test_an_observation_that_allows_no_choice_is_refused_as_in_numpy() -> None:
+    policy = load_policy(Path(__file__).resolve().parent / "data" / "policies" / "schema_3.npz")
+    there = TorchPolicy(policy)
+    observations = torch.ones(2, 3, policy.metadata["observation"]["size"])
+    observations[1, 2, policy.metadata["network"]["heads"][0]["allowed"]] = 0
+    for generator in (None, torch.Generator()):
+        with pytest.raises(ValueError) as caught:
+            there.act(observations, generator)
+        with pytest.raises(ValueError) as in_numpy:
+            policy.act(observations)
+        assert "no choice of head 'action' (row 1, 2 of the batch)" in str(caught.value) == str(in_numpy.value)
+    assert there.act(observations[0]).action.shape == (3,)
+
+
 def test_file_that_is_no_policy_says_why(tmp_path: Path) -> None:
     (path := tmp_path / "policy.npz").write_bytes(b"no")
     with pytest.raises(ValueError, match="it is damaged or no policy"):
