@@ -120,6 +120,7 @@ BAD_FILES: list[tuple[bytes, str]] = [
     (forged(**{"cut_1/bias": ARRAYS["cut_1/bias"][::-1]}), "its sha256 digest differs"),
     (forged(x=np.zeros(3, np.float32)), "its sha256 digest differs"),
     (forged(x=np.array([{}], object)), "Object arrays cannot be loaded when allow_pickle=False"),
+    (forged(**{f"x{i}": np.zeros(0) for i in range(2**14)}), "it has 16400 entries, at most 16384 are read"),
     (extended(BOMB), "Unable to allocate"),
     (extended(b"[" * 128), "it is damaged or no policy"),
     *((forged(text), "it is damaged or no policy") for text in (b"\xff\xfe", b"{", b"[" * 100_000, b"1" * 5000)),
@@ -200,7 +201,7 @@ def test_file_too_large_for_the_machine_is_refused(tmp_path: Path, monkeypatch: 
         patch.setattr(module, "read_bytes", Mock(side_effect=MemoryError()))
         assert "(MemoryError)" in error_of(load_policy, path)
     os.truncate(path, 2**30 + 1)  # a hole: it takes no room
-    assert "it has 1073741825 bytes, at most 268435456 are read" in error_of(load_policy, path)
+    assert "it has 1073741825 bytes, at most 134217728 are read" in error_of(load_policy, path)
     monkeypatch.setattr(module, "_MAX_BYTES", 1000)
     assert "bytes, a file at most 1000: make the network smaller" in error_of(save_policy, path, ARRAYS, METADATA)
 

@@ -21,6 +21,7 @@ from benchmarks.harness.results import RESULTS, command_line, write_result
 CAMPAIGNS: Mapping[str, str] = {
     "profiles": "benchmarks.robustness.corrupt_files:profile_fates",
     "policies": "benchmarks.robustness.corrupt_files:policy_fates",
+    "observations": "benchmarks.robustness.hostile_observations:observation_fates",
 }
 """By surface, where its campaign is."""
 
