@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.campaign import WHOLE, fate
-from benchmarks.robustness.forged_policies import examples, forge, forged, verdict
+from benchmarks.robustness.forged_policies import examples, forge, forged, forged_fate
 from mec_jax.policy import KIND, SCHEMA, Policy, load_policy, save_policy
 from mec_jax.profiles import Profile, load_profile
 
@@ -170,5 +170,5 @@ def policy_fates(count: int, seed: int, folder: Path, load: Callable[[Path], Pol
             fates[_fate(load, path, damaged(content, rng), lambda loaded: same_policy(loaded, policy))] += 1
         else:
             forge(path, *forged(others[rng.integers(len(others))], rng))
-            fates[fate(lambda: load(path), lambda loaded: verdict(loaded, folder, rng), repr(str(path)))] += 1
+            fates[forged_fate(path, load, rng)] += 1
     return fates

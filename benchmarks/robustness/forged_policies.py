@@ -10,13 +10,13 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.campaign import TAKEN
+from benchmarks.harness.campaign import TAKEN, fate
 from benchmarks.robustness.hostile_observations import policies, valid_quantities, wrong_action
 from mec_jax.policy import Policy, load_policy, save_policy
 
@@ -113,7 +113,7 @@ def _many(metadata: Any, rng: np.random.Generator) -> Any:
     """A list or an object with very many members."""
     lists = [path for path in places(metadata) if isinstance(at(metadata, path), list) and at(metadata, path)]
     chosen = at(metadata, lists[rng.integers(len(lists))])
-    chosen += chosen[:1] * int(rng.choice([1, 300, 100_000]))
+    chosen += chosen[:1] * int(rng.choice([1, 300, 100_000], p=[0.45, 0.45, 0.1]))
     return metadata
 
 
@@ -168,7 +168,8 @@ def _text(rng: np.random.Generator) -> bytes:
     """What is no JSON object, or one that takes long to read."""
     texts = (b"", b"{", b"null", b"[]", b"1", b'"x"', b"\xff\xfe", b"NaN", b"[" * 10**6, b"[" * 10**6 + b"]" * 10**6)
     long = (b"1" * 10**6, b'{"x": ' + b"9" * 5000 + b"}", b"[" + b"{}," * 10**6 + b"1]", b" " * (2**24 + 1))
-    return (*texts, *long)[rng.integers(len(texts) + len(long))]
+    chosen = long if rng.integers(8) == 0 else texts
+    return chosen[rng.integers(len(chosen))]
 
 
 def unsound(policy: Policy, folder: Path, rng: np.random.Generator) -> str:
@@ -205,7 +206,10 @@ def examples(folder: Path) -> list[File]:
     return [File(json.loads(json.dumps(policy.metadata)), dict(policy.arrays)) for policy in policies(folder)]
 
 
-def verdict(policy: Policy, folder: Path, rng: np.random.Generator) -> str:
-    """Of a policy that was taken."""
-    wrong = unsound(policy, folder, rng)
-    return f"taken though {wrong}" if wrong else TAKEN
+def forged_fate(path: Path, load: Callable[[Path], Policy], rng: np.random.Generator) -> str:
+    """What becomes of a file."""
+    return fate(
+        lambda: unsound(load(path), path.parent, rng),
+        lambda wrong: f"taken though {wrong}" if wrong else TAKEN,
+        repr(str(path)),
+    )

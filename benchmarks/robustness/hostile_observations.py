@@ -76,7 +76,8 @@ def valid_observation(policy: Policy, rng: np.random.Generator) -> np.ndarray:
     for head in policy.metadata["network"]["heads"]:
         if "allowed" in head:
             x[..., head["allowed"][rng.integers(head["size"])]] = 1
-    return x.astype(("f4", "f8", ">f4", "f4")[rng.integers(4)], order="CF"[rng.integers(2)])
+    x = x.astype(("f4", "f8", ">f4", "f4")[rng.integers(4)])
+    return np.asfortranarray(x) if rng.integers(2) else x
 
 
 def invalid_observation(x: np.ndarray, policy: Policy, rng: np.random.Generator) -> tuple[Any, str]:
