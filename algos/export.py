@@ -1,5 +1,6 @@
 """Trained policies as files that need NumPy alone, and back (`mec_jax.policy_schema` describes the file)."""
 
+import json
 import math
 import os
 import platform
@@ -107,6 +108,12 @@ def import_policy(path: Path) -> tuple[RunConfig, PyTree]:
     except ValueError as error:
         raise ValueError(_foreign(path, str(error))) from None
     env, params = run.make_env()
+    if isinstance(about["cuts"], dict) and about["cuts"] != json.loads(json.dumps(_cuts(env))):
+        names = ", ".join(repr(profile["name"]) for profile in about["cuts"]["profiles"])
+        raise ValueError(
+            f"policy file {str(path)!r} was trained on another profile than the environment has now: bring back that "
+            f"of {names}, or train again"
+        )
     try:
         trainer = learner.make_trainer(env, config)
         state = jax.eval_shape(trainer.init, as_arrays(run.hparams), params, jax.random.key(0))

@@ -48,7 +48,8 @@ from mec_jax.policy_schema import (
 
 __all__ = ["AS_RETURNED", "KIND", "SCHEMA", "Categorical", "Gaussian", "Policy", "load_policy", "save_policy"]
 
-_MAX_BYTES = 2**28  # of a file: no policy needs more, and reading one takes three times as much memory
+_MAX_BYTES = 2**27  # of a file: no policy needs more, and reading one takes five times as much memory
+_MAX_MEMBERS = 2**14  # of a file: two for each layer, and two
 
 _Floats = NDArray[np.float32]
 _Function = Callable[[_Floats], _Floats]
@@ -270,14 +271,16 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
 def _read(path: Path) -> tuple[Any, dict[str, _Floats]]:
     """The metadata and arrays as they were written: their digest is right."""
     content = read_bytes(path, _MAX_BYTES)
+    if (members := content.count(b"PK\1\2")) > _MAX_MEMBERS:  # before a list of them is made, which takes long
+        raise ValueError(f"it has {members} entries, at most {_MAX_MEMBERS} are read")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         infos = archive.infolist()
         if missing := {"metadata.npy", "sha256.npy"} - set(archive.namelist()):
             raise ValueError(f"it has no entry {min(missing)!r}")
         if any(info.compress_type for info in infos) or sum(info.file_size for info in infos) > len(content):
             raise ValueError("it is compressed")  # and may claim more than there is memory
-        members = {info.filename.removesuffix(".npy"): io.BytesIO(archive.read(info)) for info in infos}
-    arrays = {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in members.items()}
+        read = {info.filename.removesuffix(".npy"): io.BytesIO(archive.read(info)) for info in infos}
+    arrays = {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in read.items()}
     text, written = arrays.pop("metadata").tobytes(), arrays.pop("sha256").tobytes()
     if digest(text, arrays) != written:
         raise ValueError("its sha256 digest differs")

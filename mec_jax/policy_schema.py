@@ -64,8 +64,8 @@ of kind "simplex" is a gaussian one whose action is the softmax of what is drawn
 or one for each entry of the head. "points" has a name for each choice, "sha256" is `mec_jax.files.content_sha256` of
 the profile. It is null if no head cuts, and "unknown" in files that were of schema 1 or 2.
 
-A file has at most 256 MiB, metadata of 16 MiB, an observation of 2**20 entries, and 256 layers in the trunk, heads, and
-layers in a head.
+A file has at most 128 MiB, 2**14 entries, metadata of 16 MiB, an observation of 2**20 numbers, and 256 each of layers
+in the trunk, heads, and layers in a head.
 
 A categorical head of shape [] may have "allowed", an entry of the observation for each choice: the choice may be taken
 where that is positive, else its logit is float32's least number. If the network has "per_slot", {"common": c, "slots":

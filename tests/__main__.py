@@ -2,7 +2,7 @@
 
     python -m tests fast      # before each commit: without what trains or searches for long
     python -m tests           # the whole suite
-    python -m tests full      # and emulated machines, Python 3.13, the wheel in an empty environment, notebooks
+    python -m tests full      # and emulated machines, other Pythons, the wheel in an empty environment, notebooks
 
 Further arguments are pytest's own: `python -m tests fast -k offloading`.
 """
@@ -39,6 +39,14 @@ OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
 """Programs as users have them: see `conftest.py`."""
 
 OTHER_PYTHON = "python3.13"
+DEVICES: Mapping[str, str] = {
+    "python3.9": "numpy==1.21.*",
+    "python3.10": "numpy==1.26.*",  # Jetson
+    "python3.11": "numpy==1.24.*",  # Raspberry Pi
+    "python3.12": "numpy",
+    "python3.13": "numpy",
+}
+"""Where exported policies decide: with which NumPy."""
 
 
 class Check(NamedTuple):
@@ -71,6 +79,10 @@ def in_environments() -> list[Check]:
     script = ("bash", "tests/environments.sh")
     return [
         Check("the wheel in an empty environment", (*script, "wheel")),
+        *(
+            Check(f"policies on {python} with {numpy}", (*script, "device", sys.executable, python, numpy))
+            for python, numpy in DEVICES.items()
+        ),
         Check(f"fast tests on {OTHER_PYTHON}", (*script, OTHER_PYTHON, TIERS["fast"]), OPTIMISED),
     ]
 

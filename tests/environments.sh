@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks in environments of their own, under the folder $MEC_JAX_TEMPORARY: `wheel`, or a Python and the marks of the tests to run on it.
+# Checks in environments of their own, under the folder $MEC_JAX_TEMPORARY: `wheel`; `device`, a Python that has mec_jax,
+# another one and its NumPy; or a Python and the marks of the tests to run on it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -37,6 +38,18 @@ PY
     bare/bin/mec-jax evaluate run/policy.npz --episodes 4
 }
 
+# What a device needs, copied from here, reads and decides as here.
+device() {
+    local python
+    python=$(interpreter "$2")
+    mkdir "$folder/copy"
+    "$1" -m tests.on_device "$folder/copy"
+    "$python" -m venv "$folder/device"
+    "$folder/device/bin/pip" install -q --disable-pip-version-check "$3"
+    cd "$folder/copy" # away from the sources
+    ../device/bin/python on_device.py
+}
+
 tests_on() {
     local python
     python=$(interpreter "$1")
@@ -45,4 +58,8 @@ tests_on() {
     "$folder/other/bin/python" -m pytest -m "$2"
 }
 
-if [ "$1" = wheel ]; then wheel; else tests_on "$1" "$2"; fi
+case $1 in
+wheel) wheel ;;
+device) device "$2" "$3" "$4" ;;
+*) tests_on "$1" "$2" ;;
+esac

@@ -1,3 +1,4 @@
+import ast
 import copy
 import hashlib
 import io
@@ -5,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import timeit
@@ -23,6 +25,7 @@ import scipy.stats
 from mec_jax import policy as module
 from mec_jax import policy_schema
 from mec_jax.policy import KIND, Categorical, Gaussian, Policy, load_policy, save_policy
+from tests import on_device
 from tests.errors import error_of
 from tests.tolerance import FUNCTION, assert_acts, assert_says, close, said_by
 
@@ -41,6 +44,8 @@ CHANNEL = {"name": "channel", "kind": "categorical", "layers": ["channel_0"], "s
 METADATA["network"]["heads"].insert(1, CHANNEL)
 METADATA["score"] = {"normalised": 0.9, "return": None}
 NORMAL, BLOCK, HEAD = ("observation", "normalisation"), ("observation", "blocks", 0), ("network", "heads", 2)
+CUT, RULE = ("cuts", "profiles", 0), (*BLOCK, "fields", 0, "transform")
+PROFILE = METADATA["cuts"]["profiles"][0]
 LEFT_OUT = object()
 
 
@@ -70,7 +75,8 @@ def make_arrays(metadata: dict[str, Any] = METADATA, hidden: int = 8, seed: int 
 
 
 ARRAYS = make_arrays()
-BASELINE = Path(__file__).resolve().parent / "data" / "baseline"
+DATA = Path(__file__).resolve().parent / "data"
+BASELINE = DATA / "baseline"
 SCHEMA_1 = sorted(BASELINE.glob("*_*.npz"))
 assert len(SCHEMA_1) == 14
 OBSERVATION = np.random.default_rng(1).uniform(size=SIZE).astype(np.float32)
@@ -114,6 +120,7 @@ BAD_FILES: list[tuple[bytes, str]] = [
     (forged(**{"cut_1/bias": ARRAYS["cut_1/bias"][::-1]}), "its sha256 digest differs"),
     (forged(x=np.zeros(3, np.float32)), "its sha256 digest differs"),
     (forged(x=np.array([{}], object)), "Object arrays cannot be loaded when allow_pickle=False"),
+    (forged(**{f"x{i}": np.zeros(0) for i in range(2**14)}), "it has 16400 entries, at most 16384 are read"),
     (extended(BOMB), "Unable to allocate"),
     (extended(b"[" * 128), "it is damaged or no policy"),
     *((forged(text), "it is damaged or no policy") for text in (b"\xff\xfe", b"{", b"[" * 100_000, b"1" * 5000)),
@@ -182,13 +189,19 @@ def test_impossible_place_is_named_and_nothing_is_left(tmp_path: Path, name: str
     assert message.startswith(f"policy file {path!r}: it ") and ("; give the path of a" in message or "\0" in name)
 
 
+def test_metadata_that_would_take_gigabytes_are_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "policy.npz").write_bytes(forged(at("provenance", value={"log": " " * 2**24})))
+    assert "its metadata have 167" in error_of(load_policy, path)
+    assert "the metadata have 167" in error_of(save_policy, path, ARRAYS, at("provenance", value={"log": " " * 2**24}))
+
+
 def test_file_too_large_for_the_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path := tmp_path / "policy.npz").write_bytes(VALID)
     with monkeypatch.context() as patch:
         patch.setattr(module, "read_bytes", Mock(side_effect=MemoryError()))
         assert "(MemoryError)" in error_of(load_policy, path)
     os.truncate(path, 2**30 + 1)  # a hole: it takes no room
-    assert "it has 1073741825 bytes, at most 268435456 are read" in error_of(load_policy, path)
+    assert "it has 1073741825 bytes, at most 134217728 are read" in error_of(load_policy, path)
     monkeypatch.setattr(module, "_MAX_BYTES", 1000)
     assert "bytes, a file at most 1000: make the network smaller" in error_of(save_policy, path, ARRAYS, METADATA)
 
@@ -353,7 +366,25 @@ def test_observation_names_tell_what_to_give() -> None:
         policy.act(OBSERVATION[1:])
 
 
-# Files of schema 1, and what the code that wrote them decided.
+# What a device needs.
+
+
+def test_the_files_that_are_named_are_all_that_a_device_needs(tmp_path: Path) -> None:
+    on_device.write(tmp_path)
+    named = re.search(r"with six files:\n(.*)\n\n", str(module.__doc__), re.DOTALL)
+    assert named and set(re.findall(r"`(\w+\.py)`", named[1])) == {path.name for path in tmp_path.glob("mec_jax/*")}
+    done = subprocess.run([sys.executable, "on_device.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("16 policies on Python ")
+
+
+def test_what_a_device_needs_is_written_in_the_syntax_of_python_3_9() -> None:
+    for name in (*on_device.MODULES, on_device.__name__):
+        source = Path(str(sys.modules[name].__file__)).read_text()
+        ast.parse(source, feature_version=(3, 9))
+        assert "from __future__ import annotations" in source, "an annotation may be too new to be evaluated"
+
+
+# Files of schema 1 and 2, and what the code that wrote them decided.
 
 
 @pytest.fixture(scope="module")
@@ -390,6 +421,22 @@ def test_files_of_schema_1_decide_as_they_did(file: Path, recorded: dict[str, np
         assert all(np.array_equal(x, y) for x, y in zip(parts, said[name], strict=True))
 
 
+@pytest.mark.parametrize("schema", [2, 3])
+def test_files_of_later_schemas_decide_as_they_did(schema: int) -> None:
+    path, recorded = DATA / "policies" / f"schema_{schema}.npz", np.load(DATA / "policies" / "recorded.npz")
+    before, policy = json.loads(np.load(path)["metadata"].tobytes()), load_policy(path)
+    assert before["schema"] == schema and policy.metadata["schema"] == 3
+    assert policy.metadata["network"] == before["network"] and policy.metadata["env_params"] == before["env_params"]
+    observations = recorded[f"schema_{schema}/observations"]
+    want = said_by(policy, observations)
+    assert_says({"action": [recorded[f"schema_{schema}/action/logits"]]}, want)
+    assert_says(policy.distribution(observations), want)
+    if schema == 3:
+        names = [name for name in recorded.files if "/quantities/" in name]
+        found = policy.observation(**{name.rpartition("/")[2]: recorded[name] for name in names})
+        close(found, observations, np.abs(observations) + 1, FUNCTION + 6)
+
+
 # The tolerance
 
 
@@ -418,6 +465,34 @@ def test_sums_in_any_order_are_close_and_others_are_not() -> None:
     for found in (wrong.sum(1), np.where(np.arange(20) == 7, np.nan, exact), exact[:-1]):
         with pytest.raises(AssertionError):
             close(found, exact, magnitudes, terms.shape[1])
+
+
+# Masks
+
+
+@pytest.fixture(scope="module")
+def masked() -> Policy:
+    """Its head may choose where an entry of the observation is positive: 11 cuts, in entries 4 to 14."""
+    return load_policy(DATA / "policies" / "schema_3.npz")
+
+
+def test_an_observation_that_allows_no_choice_is_refused_with_head_entries_and_row(masked: Policy) -> None:
+    size = masked.metadata["observation"]["size"]
+    (head,) = masked.metadata["network"]["heads"]
+    observations = np.ones((2, 3, size), np.float32)
+    observations[..., head["allowed"]] = -1
+    observations[..., head["allowed"][7]] = 1e-30
+    assert (masked.act(observations).action == 7).all()
+    observations[1, 2, head["allowed"][7]] = 0
+    entries = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+    for rng in (None, np.random.default_rng(0)):
+        said = f"no choice of head 'action' (row 1, 2 of the batch): none of its entries {entries} is positive; one of"
+        assert said in error_of(masked.act, observations, rng)
+        assert f"no choice of head 'action': none of its entries {entries}" in error_of(masked.act, np.zeros(size), rng)
+    assert "no choice of head 'action'" in error_of(masked.distribution, np.full(size, -1))
+    tiny = np.zeros(size)
+    tiny[head["allowed"][3]] = 1e-300  # 0 in float32, which is what a policy reads
+    assert "no choice of head 'action'" in error_of(masked.act, tiny)
 
 
 BAD_OBSERVATIONS: list[tuple[Any, str]] = [
@@ -456,6 +531,27 @@ BAD_METADATA: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("network", "trunk"), ["../x"], "each letters, digits and _"),
     (("network", "heads"), [], "field 'network.heads' is []: it must be a list of 1 or more, each an object"),
     (("network", "heads", 0, "kind"), "beta", 'heads[0].kind\' is "beta": it must be one of categorical, gaussian'),
+    (("cuts",), LEFT_OUT, "field 'cuts' is missing: it must be null, 'unknown' or an object"),
+    (("cuts",), "none", "field 'cuts' is \"none\": it must be null, 'unknown' or an object"),
+    (("cuts", "head"), "power", "'cuts.head' is 'power', which is no categorical head: name one"),
+    (("cuts", "profiles"), [], "field 'cuts.profiles' is []: it must be a list of 1 or more, each an object"),
+    (("cuts", "profiles"), [PROFILE] * 2, "'cuts.profiles' are 2: have one, or 3, one for each entry"),
+    ((*CUT, "sha256"), "0" * 63, "it must be 64 hexadecimal digits"),
+    ((*CUT, "points"), ["input", "local"], "'cuts.profiles[0].points' are 2: head 'cut' has 6 choices; name each"),
+    ((*CUT, "points"), [1, 2, 3, 4, 5, 6], "it must be a list of 1 or more, each a text"),
+    ((*RULE, "function"), "exec", 'is "exec": it must be one of linear, log10, log10(1 + x), one-hot, flag'),
+    ((*RULE, "scale"), 0, "fields[0].transform.scale' is 0: it must be a finite number > 0"),
+    ((*RULE, "over"), ["tasks"], "transform' names 'tasks', which is no quantity with one number here"),
+    ((*RULE, "times"), ["gain"], "transform' names 'gain', which is no quantity with one number here"),
+    ((*RULE, "over"), ["env_params.gamma"], "names env_params.gamma' is null: it must be a finite number or 3 finite"),
+    ((*RULE, "over"), ["env_params.front_time"], "it must be a finite number or 3 finite numbers > 0"),
+    ((*RULE, "over"), ["tasks_given"] * 17, "it must be a list of 0 or more, each a text, at most 16"),
+    ((*RULE, "where"), "env_params.beta", "transform.where' is 'env_params.beta', which is no quantity here"),
+    ((*RULE, "power"), 2, "unknown field 'observation.blocks[0].fields[0].transform.power'; known are function"),
+    ((*BLOCK, "beside"), [{"name": "x"}], "field 'observation.blocks[0].beside[0].unit' is missing"),
+    (("observation", "size"), 2**20 + 1, "field 'observation.size' is 1048577: it must be a whole number, 1 to 2**20"),
+    ((*BLOCK, "repeats"), 2**31 - 1, "blocks[0].repeats' is 2147483647: it must be a whole number, 0 to 2**20"),
+    (("network", "trunk"), ["cut_0"] * 257, "each letters, digits and _, at most 256"),
     (("network", "heads", 1, "size"), 3, "'channel_0/kernel' has 2 outputs: categorical head 'channel' of size 3 ne"),
     (("network", "heads", 0, "size"), 5, "'cuts.profiles[0].points' are 6: head 'cut' has 5 choices; name each"),
     (("network", "heads", 0, "name"), "power", "Encountered duplicate field name: 'power'"),

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.harness.campaign import wrong
 from benchmarks.harness.results import RESULTS
 from benchmarks.robustness.__main__ import CAMPAIGNS, page, results
+from benchmarks.robustness.corrupt_files import policy_fates
+from benchmarks.robustness.hostile_observations import observation_fates
 from mec_jax.registry import find
 
 
@@ -17,6 +20,23 @@ def test_a_hundredth_of_each_campaign_ends_as_it_may(surface, tmp_path):
     assert callable(campaign)
     fates = campaign(100, 1, tmp_path)
     assert not wrong({"inputs": 100, "fates": fates, "peak_bytes": 0})
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:Casting complex values")
+def test_decisions_on_what_is_no_observation_are_found(tmp_path):
+    def careless(policy, observation, rng):
+        numbers = np.nan_to_num(np.asarray(observation, np.float32))
+        return policy.act(np.where(numbers < 1e30, numbers, 0), rng)
+
+    fates = observation_fates(200, 1, tmp_path, careless)
+    assert fates["taken though it is not finite"] and any(end.startswith("crash: ") for end in fates)
+
+
+@pytest.mark.full
+def test_forged_policies_that_nobody_checks_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr("mec_jax.policy.check_metadata", lambda metadata: None)
+    assert wrong({"inputs": 100, "fates": policy_fates(100, 1, tmp_path), "peak_bytes": 0})
 
 
 def test_the_committed_campaigns_are_whole_and_nothing_in_them_went_wrong():

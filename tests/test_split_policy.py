@@ -213,6 +213,12 @@ def test_observation_that_is_none_says_why(per_ue: Policy) -> None:
     for observation, said in (
         (np.full(15, np.nan, np.float32), "holds a NaN"),
         (np.full(15, 1e300), "too large for float32"),
+        (torch.zeros(15, dtype=torch.complex64), "of type torch.complex64, not made of real numbers: give numbers"),
+        (torch.ones(15, dtype=torch.bool), "of type torch.bool, not made of real numbers"),
+        (np.ones(15, complex), "of type complex128, not made of real numbers: give numbers"),
+        (None, "of type object, not made of real numbers"),
+        ("x", "of type <U1, not made of real numbers"),
+        ([[1.0], [1.0, 2.0]], "is no array"),
         (np.zeros(14), "the observation has shape [14]: give [..., 15]"),
         (np.zeros((15, 1)), "give [..., 15]"),
         (3.4e38 * np.sign(per_ue.arrays["trunk_0/kernel"][0, :, 0]), "the network overflows on this observation"),
@@ -220,6 +226,25 @@ def test_observation_that_is_none_says_why(per_ue: Policy) -> None:
         with pytest.raises(ValueError) as caught:
             there.act(observation)
         assert said in str(caught.value)
+
+
+def test_an_observation_that_allows_no_choice_is_refused_as_in_numpy() -> None:
+    policy = load_policy(Path(__file__).resolve().parent / "data" / "policies" / "schema_3.npz")
+    there = TorchPolicy(policy)
+    observations = torch.ones(2, 3, policy.metadata["observation"]["size"])
+    observations[1, 2, policy.metadata["network"]["heads"][0]["allowed"]] = 0
+    for generator in (None, torch.Generator()):
+        with pytest.raises(ValueError) as caught:
+            there.act(observations, generator)
+        with pytest.raises(ValueError) as in_numpy:
+            policy.act(observations)
+        assert "no choice of head 'action' (row 1, 2 of the batch)" in str(caught.value) == str(in_numpy.value)
+    assert there.act(observations[0]).action.shape == (3,)
+
+
+def test_observation_of_the_other_byte_order_is_read(per_ue: Policy) -> None:
+    there, state = TorchPolicy(per_ue), np.linspace(0, 1, 15)
+    assert all(torch.equal(x, y) for x, y in zip(there.act(state.astype(">f4")), there.act(state), strict=True))
 
 
 def test_file_that_is_no_policy_says_why(tmp_path: Path) -> None:

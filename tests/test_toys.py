@@ -31,6 +31,7 @@ from mec_jax.policy import load_policy
 from mec_jax.ranges import Checked, NonNegative, Share
 from mec_jax.solvers.policies import for_env, play_each
 from mec_jax.testing import ConformanceError, check_algorithm, check_env, check_solver
+from mec_jax.transforms import Transform
 from tests.toys import Target
 
 pytestmark = pytest.mark.slow
@@ -170,6 +171,8 @@ def broken_envs() -> dict[str, tuple[str, Any]]:
 
     twice = ObservationTable((Block((ObservationField("gain", "1", "gain"), ObservationField("gain", "1", "gain"))),))
     longer = ObservationTable((*TABLE.blocks, Block((ObservationField("more", "1", "more"),))))
+    halved = ObservationField("gain", "1", "channel gain / 2", 1, Transform(scale=2.0))
+    ruled = ObservationTable((Block((halved,)), *TABLE.blocks[1:]))
     drawn = np.random.default_rng(0)
     nan = jnp.nan
     return {
@@ -195,6 +198,11 @@ def broken_envs() -> dict[str, tuple[str, Any]]:
         "mask's size": ("entries of one choice", variant(mask_entries={"action": range(1)})),
         "a field twice": ("a field twice", variant(table=twice, mask_entries={})),
         "observation": ("observation|step returns", variant(table=longer)),
+        "no quantities": ("Name each quantity of its table", variant(table=ruled)),
+        "other quantities": (
+            "makes of its quantities",
+            variant(table=ruled, quantities=lambda self, state, params: {"gain": state.gain, "possible": jnp.ones(2)}),
+        ),
         "concrete": ("all numbers are traced", step(lambda env, state, results: results if state.gain > 0 else [])),
         "weak": (
             "weakly typed",

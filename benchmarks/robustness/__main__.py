@@ -26,6 +26,7 @@ CAMPAIGNS: Mapping[str, str] = {
     "outputs": "benchmarks.robustness.outputs:fates",
     "sizes": "benchmarks.robustness.sizes:size_fates",
     "hyper_parameters": "benchmarks.robustness.hyper_parameters:fates",
+    "observations": "benchmarks.robustness.hostile_observations:observation_fates",
 }
 """By surface, where its campaign is."""
 

@@ -5,7 +5,8 @@
 A file is damaged as disks, networks and editors do it: bits flipped, bytes overwritten, cut out, doubled, exchanged,
 the end lost; and a profile's JSON also by values of another type, size or sign, and by fields that are missing, unknown
 or double. Damage may leave a file whole: a digit of a number, a letter of a description, a date in an archive that no
-one reads. Then it must load: a policy unchanged, since it carries a digest, a profile with sensible numbers.
+one reads. Then it must load: a policy unchanged, since it carries a digest, a profile with sensible numbers. Half of
+the policies are forged instead (`benchmarks.robustness.forged_policies`).
 """
 
 import copy
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness.campaign import WHOLE, fate
+from benchmarks.robustness.forged_policies import examples, forge, forged, forged_fate
 from mec_jax.policy import KIND, SCHEMA, Policy, load_policy, save_policy
 from mec_jax.profiles import Profile, load_profile
 
@@ -156,12 +158,17 @@ def profile_fates(count: int, seed: int, folder: Path) -> Counter[str]:
 
 
 def policy_fates(count: int, seed: int, folder: Path, load: Callable[[Path], Policy] = load_policy) -> Counter[str]:
-    """What becomes of damaged policies."""
+    """What becomes of policies, half of them damaged and half forged by a writer who knows how to make a digest."""
     policy = example_policy(folder / "policy.npz")
     content = (folder / "policy.npz").read_bytes()
+    others = examples(folder)
     rng = np.random.default_rng(seed)
     path = folder / "damaged.npz"
     fates: Counter[str] = Counter()
-    for _ in range(count):
-        fates[_fate(load, path, damaged(content, rng), lambda loaded: same_policy(loaded, policy))] += 1
+    for index in range(count):
+        if index % 2:
+            fates[_fate(load, path, damaged(content, rng), lambda loaded: same_policy(loaded, policy))] += 1
+        else:
+            forge(path, *forged(others[rng.integers(len(others))], rng))
+            fates[forged_fate(path, load, rng)] += 1
     return fates

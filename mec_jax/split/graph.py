@@ -4,7 +4,6 @@ A module is traced into a graph of operations in the order in which they run. It
 exactly one tensor goes on: parameters do not count, since each half has its own.
 """
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -156,11 +155,11 @@ class CutGraph:
         Raises:
             ValueError: If the network cannot be cut at one of them, or they come in another order.
         """
-        points = [self.point(cut) for cut in cuts]
-        for before, after in itertools.pairwise(points):
-            if before.index > after.index:
-                raise ValueError(f"cut {after.name!r} comes before {before.name!r} in this network: take the policy's")
-        return tuple(self.split(point.index) for point in points)
+        places = [self.point(cut).index for cut in cuts]
+        for i in range(1, len(cuts)):
+            if places[i] < places[i - 1]:
+                raise ValueError(f"cut {cuts[i]!r} comes before {cuts[i - 1]!r} in this network: it is another one")
+        return tuple(map(self.split, places))
 
     def segment(self, start: int | str, stop: int | str) -> nn.Module:
         """What the network does from one cut to another; nothing if they are the same.

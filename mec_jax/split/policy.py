@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from mec_jax.policy import AS_RETURNED, Policy, load_policy
-from mec_jax.policy_about import About, refuse_no_choice
+from mec_jax.policy_about import About, numbers, refuse_no_choice
 from mec_jax.policy_schema import action_class
 
 __all__ = ["Categorical", "Gaussian", "TorchPolicy", "load_torch_policy"]
@@ -121,11 +121,14 @@ class TorchPolicy(About, nn.Module):
             [..., *shape]: int64 for a categorical head, float32 within its bounds for a gaussian one.
 
         Raises:
-            ValueError: If the observation is not finite, has another size or allows no choice, or the network overflows
-                on it.
+            ValueError: If the observation is not made of finite numbers, has another size or allows no choice, or the
+                network overflows on it.
         """
         if not isinstance(observation, torch.Tensor):
-            observation = torch.tensor(np.asarray(observation))
+            with np.errstate(over="ignore"):  # refused below
+                observation = torch.from_numpy(numbers("the observation", observation, "fiu").astype(np.float32))
+        if observation.is_complex() or observation.dtype == torch.bool:
+            raise ValueError(f"the observation is of type {observation.dtype}, not made of real numbers: give numbers")
         observation = observation.to(self.observation_mean.device, torch.float32)
         if not torch.isfinite(observation).all():
             raise ValueError("the observation holds a NaN, or a number too large for float32: give finite ones")

@@ -56,6 +56,7 @@ def check_env(env: Problem, params: PyTree = None) -> None:
     played = random_play(env, params)
     _check_types(env, params)
     _check_observations(env, params, played)
+    _check_quantities(env, params)
     _check_ends(env, played, limit)
     _check_masks(env, params, played)
     _check_alone(env, params, played)
@@ -231,6 +232,22 @@ def _check_table(env: Problem, params: PyTree) -> None:
             first = np.ravel(value)[0] if np.size(value) else None
             where = table.entries(name)
             require(first is None or where[0] == first, f"{env.name}: field {name!r} is not where its table says")
+
+
+def _check_quantities(env: Problem, params: PyTree) -> None:
+    """Where the table has transforms, they make the observation of the quantities: a device goes by them."""
+    if all(field.transform is None for block in env.table.blocks for field in block.fields):
+        return
+
+    def seen(key: Array) -> tuple[Array, Array]:
+        _, state = env.reset_env(key, params)
+        own = env.observe(key, state, None, params)
+        return env.table.observe(env.quantities(state, params), params, own.dtype), own
+
+    with works(f"{env.name}.quantities", "Name each quantity of its table, those beside the fields included"):
+        by_table, own = jax.jit(jax.vmap(seen))(lane_keys())
+    mend = "let `observe` be `table.observe` of the `quantities`"
+    require_alike(by_table, own, f"{env.name}: what its table makes of its quantities", mend)
 
 
 def _check_types(env: Problem, params: PyTree) -> None:
