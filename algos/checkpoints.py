@@ -1,5 +1,6 @@
 """Checkpoints on disk, each with the digests of its files and of what else its run rests on."""
 
+import errno
 import json
 import logging
 import os
@@ -93,9 +94,8 @@ def save(folder: Path, manifest: Manifest, state: PyTree) -> None:
     except Exception as error:
         remove_unfinished_checkpoints(folder)
         # Tensorstore puts what the disk says into the text of an error of its own.
-        if (code := re.search(r"os_error_code='(\d+)'", str(error))) is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1]))) from None
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        raise OSError(errno.EIO, os.strerror(int(code[1])) if code else reason(error)) from None
     if whole.exists():  # damaged, so that the run came to this update again
         shutil.rmtree(whole)
     unfinished.rename(whole)
