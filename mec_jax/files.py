@@ -101,18 +101,19 @@ def check_folder(path: str | os.PathLike[str], what: str = "folder") -> Path:
     path = Path(path)
     start = f"can't write to {what} {os.fspath(path)!r}"
     for folder in (path, *path.parents):  # the last of them is there
+        named = "it" if folder == path else repr(str(folder))
         try:
             mode = folder.stat().st_mode
         except FileNotFoundError:
             if folder.is_symlink():
-                raise ValueError(f"{start}: {str(folder)!r} is a link to nothing; name another folder") from None
+                raise ValueError(f"{start}: {named} is a link to nothing; name another folder") from None
             continue
         except (OSError, ValueError) as error:  # ValueError: a null byte
             raise ValueError(f"{start}: {reason(error)}; name another folder") from None
         if not stat.S_ISDIR(mode):
-            raise ValueError(f"{start}: {str(folder)!r} is {_kind(mode)}; name another folder")
+            raise ValueError(f"{start}: {named} is {_kind(mode)}; name another folder")
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise ValueError(f"{start}: you may not write to {str(folder)!r}; name another folder")
+            raise ValueError(f"{start}: you may not write to {named}; name another folder")
         break
     return path
 
