@@ -21,6 +21,8 @@ from benchmarks.harness.results import RESULTS, command_line, write_result
 CAMPAIGNS: Mapping[str, str] = {
     "profiles": "benchmarks.robustness.corrupt_files:profile_fates",
     "policies": "benchmarks.robustness.corrupt_files:policy_fates",
+    "actions": "benchmarks.robustness.hostile_environments:action_fates",
+    "parameters": "benchmarks.robustness.hostile_environments:parameter_fates",
 }
 """By surface, where its campaign is."""
 
