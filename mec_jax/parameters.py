@@ -44,9 +44,6 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "s/J": (1e-9, 1e9),
         "cost": (1e-6, 1e9),
         "tasks": (1e-6, 1e4),  # one frame may finish them all, task by task
-        "steps": (1, 10**9),
-        "frames": (1, 10**9),
-        "decisions": (1, 10**9),
     }
 )
 """By unit, the smallest positive and the largest number that a parameter may have where its declaration names none: far
@@ -55,6 +52,8 @@ from anything that is built, and such that what the environments multiply and ad
 
 OTHER_UNITS = (1e-12, 1e12)
 """Range of a unit that is not among `RANGES`."""
+WHOLE = (1, 10**9)
+"""Range of whole numbers, whatever their unit."""
 
 _KEY = "mec_jax parameter"
 _KINDS = {bool: "True or False", int: "whole and", float: "finite and"}
@@ -107,9 +106,11 @@ def parameters(params: type) -> dict[str, Parameter]:
         axes = () if is_python else tuple(annotation.dim_str.split())
         kind: type = int if is_python else _kind(annotation.dtypes[0])
         said = field.metadata[_KEY]
-        least, most = (False, True) if kind is bool else RANGES.get(said["unit"], OTHER_UNITS)
-        usual = {"least": 1 if kind is int else least, "most": most}
-        bounds = {bound: kind(usual[bound] if said[bound] is None else said[bound]) for bound in usual}
+        usual = {bool: (False, True), int: WHOLE, float: RANGES.get(said["unit"], OTHER_UNITS)}[kind]
+        bounds = {
+            bound: kind(other if said[bound] is None else said[bound])
+            for bound, other in zip(("least", "most"), usual, strict=True)
+        }
         table[field.name] = Parameter(field.name, kind, axes, is_python, **{**said, **bounds})
     return table
 
@@ -174,10 +175,11 @@ def clipped[P: Any](table: Mapping[str, Parameter], axes: Mapping[str, int], par
     Raises:
         ValueError: If a shape does not fit.
     """
-    values = {name: _clipped(about, getattr(params, name), axes) for name, about in table.items()}
-    for name, about in table.items():
-        if about.not_below is not None:
-            values[name] = jnp.maximum(values[about.not_below], values[name])
+    leaves = [field.name for field in dataclasses.fields(params) if field.metadata.get("pytree_node", True)]
+    values = {name: _clipped(table[name], getattr(params, name), axes) for name in leaves}
+    for name in leaves:
+        if (low := table[name].not_below) is not None:
+            values[name] = jnp.maximum(values[low], values[name])
     # As if they were inputs: what reads them rounds as it did, and no lane clips them again.
     return jax.lax.optimization_barrier(params.replace(**values))
 

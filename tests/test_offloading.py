@@ -559,8 +559,8 @@ def test_unknown_id_names_the_nearest() -> None:
         ({"betta": 1.0}, ["betta", "did you mean 'beta'"]),
         ({"power_max": [1.0, 2.0, 3.0]}, ["power_max", "(3,)", "(2,)"]),
         ({"beta": "high"}, ["beta", "high"]),
-        ({"bandwidth": [1e6, -1e6]}, ["bandwidth", "> 0"]),
-        ({"noise": 1e-60}, ["noise", "1e-60", "> 0"]),  # 0 in float32
+        ({"bandwidth": [1e6, -1e6]}, ["bandwidth", ">= 1"]),
+        ({"noise": 1e-60}, ["noise", "1e-60", ">= 1e-21"]),  # 0 in float32
         ({"power_max": float("inf")}, ["power_max", "inf", "finite"]),
         ({"max_steps_in_episode": 2**40}, ["max_steps_in_episode", "whole"]),
         ({"paper_reward": "no"}, ["paper_reward", "no", "True or False"]),

@@ -218,6 +218,26 @@ def broken_envs() -> dict[str, tuple[str, Any]]:
             variant(observation_space=lambda self, params: spaces.Box(0.0, 0.5, (3,), jnp.float32)),
         ),
         "reward": ("reward is not finite", replaced(2, lambda x: x * nan)),
+        "hostile action": (
+            "with actions out of range or NaN, a reward is not finite",
+            variant(
+                step_env=lambda self, key, state, action, params: (
+                    *(results := Fading.step_env(self, key, state, action, params))[:2],
+                    results[2] * jnp.exp(jnp.abs(action).astype(float)),
+                    *results[3:],
+                )
+            ),
+        ),
+        "hostile parameter": (
+            "with outage=.* put in by `replace`, a reward is not finite",
+            variant(
+                step_env=lambda self, key, state, action, params: (
+                    *(results := Fading.step_env(self, key, state, action, params))[:2],
+                    results[2] * params.outage**8,
+                    *results[3:],
+                )
+            ),
+        ),
         "end": ("step_env and is_terminated differ", replaced(3, lambda x: ~x)),
         "cut off": (
             "terminated and truncated at once",

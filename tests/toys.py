@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mec_jax.contracts import Problem, Traits
 from mec_jax.observations import Block, ObservationField, ObservationTable
-from mec_jax.parameters import parameter
+from mec_jax.parameters import parameter, within
 from mec_jax.spaces import DiscreteArray, NamedTupleSpace, Simplex
 
 EACH_KIND = (
@@ -75,9 +75,10 @@ class Target(Problem[State, OneStep, Mixed]):
 
     @override
     def step_env(self, key: Array, state: State, action: Mixed, params: OneStep) -> tuple:
+        amount, share = within(action.amount, -1e6, 1e6), within(action.share, -1e6, 1e6)
         wrong = jnp.sum(action.choice != (state.context > 0))
         bonus = 10.0 * jnp.sum(action.choice == 2)
-        far = jnp.sum((action.amount - 4 * jnp.abs(state.context)) ** 2) + 10 * (action.share[0] - 0.25) ** 2
+        far = jnp.sum((amount - 4 * jnp.abs(state.context)) ** 2) + 10 * (share[0] - 0.25) ** 2
         state = state.replace(time=state.time + 1)
         return self.observe(key, state, action, params), state, bonus - wrong - far, jnp.array(True), {}
 

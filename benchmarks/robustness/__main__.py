@@ -27,6 +27,8 @@ CAMPAIGNS: Mapping[str, str] = {
     "sizes": "benchmarks.robustness.sizes:size_fates",
     "hyper_parameters": "benchmarks.robustness.hyper_parameters:fates",
     "observations": "benchmarks.robustness.hostile_observations:observation_fates",
+    "actions": "benchmarks.robustness.hostile_environments:action_fates",
+    "parameters": "benchmarks.robustness.hostile_environments:parameter_fates",
 }
 """By surface, where its campaign is."""
 

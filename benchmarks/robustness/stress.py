@@ -16,7 +16,7 @@ import numpy as np
 
 import mec_jax
 from benchmarks.harness.results import command_line
-from mec_jax.envs.offloading import INPUT_BITS, MultiUEOffloading, OffloadAction, Params, State
+from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params, State
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING
 
 INT32 = np.iinfo(np.int32)
@@ -62,7 +62,7 @@ def violations(before: State, finished_before: jax.Array, out: Any, params: Para
             | (state.channel >= params.bandwidth.shape[0])
         ),
         "time left out of range": jnp.any((state.time_left < 0) | (state.time_left > most_time)),
-        "bits left out of range": jnp.any((state.bits_left < 0) | (state.bits_left > INPUT_BITS)),
+        "bits left out of range": jnp.any((state.bits_left < 0) | (state.bits_left > jnp.max(params.feature_bits))),
         "negative energy": jnp.any(state.energy < 0) | (info["energy"] < 0),
         "busy for longer than the episode": jnp.any(
             (state.busy < 0) | (state.busy > 1.001 * state.time * params.frame_time)

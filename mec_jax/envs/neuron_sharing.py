@@ -219,7 +219,8 @@ class NeuronSharing(NeuronProblem[State, Params]):
         last = jnp.max(jnp.where(results, sharing.completion, sharing.start[:, None]), axis=1)
         arrival = jnp.arange(self.num_requesters) * params.arrival_gap
         makespan = jnp.max(last)
-        use = jnp.where(makespan > 0, sharing.busy / jnp.where(makespan > 0, makespan, 1), 0)
+        # More than 1 of a device that worked for nothing until it failed.
+        use = jnp.where(makespan > 0, jnp.minimum(sharing.busy / jnp.where(makespan > 0, makespan, 1), 1e9), 0)
         use_variance = jnp.var(use, where=devices.failure > 0)
 
         moved = next_layer(sharing, following, end[following])

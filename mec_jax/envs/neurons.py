@@ -138,7 +138,7 @@ class NeuronParams(environment.EnvParams):
     """Numbers of the network, the devices and the charges. All are traced."""
 
     max_steps_in_episode: int = parameter("all pieces", "decisions", "ours", "until truncation", least=1)
-    neurons: Int[Array, " layer"] = parameter("network", "1", "network", least=1)
+    neurons: Int[Array, " layer"] = parameter("network", "1", "network", least=1, most=10**6)
     neuron_flops: Float[Array, " layer"] = parameter("network", "FLOP", "network", "of one neuron", most=1e9)
     input_elements: Float[Array, " layer"] = parameter("network", "1", "network", least=0, most=1e9)
     output_elements: Float[Array, " layer"] = parameter("network", "1", "network", least=0, most=1e9)

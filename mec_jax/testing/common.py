@@ -21,6 +21,12 @@ ROUNDINGS = 10_000
 knows: a thousand terms, and a condition of ten, must be allowed. In float32 that is 1.2e-3 of the largest magnitude.
 """
 
+EXTREMES: dict[type, tuple[float, ...]] = {
+    int: (-(2**31), -1, 0, 1, 10**6, 2**31 - 1),
+    float: (np.nan, np.inf, -np.inf, 3e38, -3e38, -1.0, 0.0, 1e-38, 1e20),
+}
+"""What nobody should send, and somebody does."""
+
 LANES = 4
 LIMIT = 3
 """Episodes are truncated after so many steps, so that each lane sees some ends."""
@@ -84,13 +90,24 @@ traced: list[Problem] = []
 
 
 @partial(jax.jit, static_argnames=("env", "steps"))
-def _play(env: Problem, steps: int, params: PyTree, keys: Array) -> Step:
-    """[lane, step] of actions at random, whether they are allowed or not; a new episode begins where one ends."""
+def _play(env: Problem, steps: int, params: PyTree, keys: Array, hostile: Array) -> Step:
+    """[lane, step] of actions at random, whether they are allowed or not, of which a part is hostile; a new episode
+    begins where one ends.
+    """
     traced.append(env)
+
+    def spoilt(action: Array, key: Array) -> Array:
+        whole = jnp.issubdtype(action.dtype, jnp.integer)
+        extremes = jnp.asarray(EXTREMES[int if whole else float], action.dtype)
+        pick_key, extreme_key = jax.random.split(key)
+        picked = jax.random.uniform(pick_key, action.shape) < hostile
+        return jnp.where(picked, jax.random.choice(extreme_key, extremes, action.shape), action)
 
     def step(carry: tuple, keys: Array) -> tuple[tuple, Step]:
         observation, state, frames = carry
-        action = env.action_space(params).sample(keys[0])
+        leaves, form = jax.tree.flatten(env.action_space(params).sample(keys[0]))
+        spoil_keys = jax.random.split(jax.random.fold_in(keys[0], 1), len(leaves))
+        action = jax.tree.unflatten(form, map(spoilt, leaves, spoil_keys))
         step_key, reset_key = jax.random.split(keys[1])
         after, next_state, reward, terminated, info = env.step_env(step_key, state, action, params)
         truncated = env.is_truncated(next_state, params)
@@ -116,13 +133,21 @@ def lane_keys() -> Array:
     return jax.random.split(jax.random.key(0), LANES)
 
 
-def random_play(env: Problem, params: PyTree, steps: int | None = None) -> Step:
-    """Some steps of random actions, [lane, step], under vmap and scan; by default two episodes and more."""
+def random_play(env: Problem, params: PyTree, steps: int | None = None, hostile: float = 0.0) -> Step:
+    """Some steps of random actions, [lane, step], under vmap and scan; by default two episodes and more.
+
+    Args:
+        env: The environment.
+        params: Its parameters.
+        steps: How many.
+        hostile: Part of the actions' entries that are `EXTREMES`.
+    """
     with works(
         f"{env.name}: random actions under jit, vmap and scan",
         "Every action of the space is valid, all numbers are traced, and a step returns the like of what it was given",
     ):
-        played = _play(env, steps or 2 * limit_of(env, params) + 2, params, lane_keys())
+        count = steps or 2 * limit_of(env, params) + 2
+        played = _play(env, count, params, lane_keys(), jnp.float32(hostile))
         return jax.tree.map(lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x), played)
 
 

@@ -15,6 +15,7 @@ from mec_jax.files import reason
 from mec_jax.parameters import Parameter, shape_of
 from mec_jax.spaces import DiscreteArray
 from mec_jax.testing.common import (
+    EXTREMES,
     ConformanceError,
     Step,
     each_entry,
@@ -61,6 +62,7 @@ def check_env(env: Problem, params: PyTree = None) -> None:
     _check_masks(env, params, played)
     _check_alone(env, params, played)
     _check_recompiling(env, params)
+    _check_hostile(env, params, played)
 
 
 def _check_equality(env: Problem) -> None:
@@ -127,9 +129,8 @@ def _out_of_range(about: Parameter, value: np.ndarray) -> Iterator[tuple[object,
     if about.kind is bool:
         yield 2, "it is no truth value"
         return
-    yield (0 if about.least is None else about.least - 1), "it is below its range"
-    if about.most is not None:
-        yield about.most + 1, "it is above its range"
+    yield about.least - 1, "it is below its range"
+    yield 2 * about.most + 1, "it is above its range"
     yield (float("nan"), "it is not finite") if about.kind is float else (float(first) + 0.5, "it is not whole")
 
 
@@ -370,6 +371,34 @@ def _check_recompiling(env: Problem, params: PyTree) -> None:
     require(
         len(traced) == before, f"{env.name}: another max_steps_in_episode compiles anew: leave it a traced leaf too"
     )
+
+
+def _check_hostile(env: Problem, params: PyTree, played: Step) -> None:
+    """Actions and parameters that nobody should send leave observations, rewards and states finite."""
+    mend = "clip what is out of range, and let NaN mean the least"
+    _require_finite(env, params, played, random_play(env, params, hostile=0.5), "actions out of range or NaN", mend)
+    mend = "declare a `least` and `most` of it beside which nothing overflows"
+    for name, about in env.parameters().items():
+        value = getattr(params, name)
+        for extreme in EXTREMES.get(about.kind, ()):
+            wrong = int(extreme) if about.is_python else np.full(np.shape(value), extreme, np.asarray(value).dtype)
+            other = params.replace(**{name: wrong})
+            after = random_play(env, other, played.over.shape[1])
+            _require_finite(env, other, played, after, f"{name}={extreme} put in by `replace`", mend)
+
+
+def _require_finite(env: Problem, params: PyTree, usual: Step, played: Step, what: str, mend: str) -> None:
+    """Require observations of their space, and numbers that are finite where those of usual play are."""
+    space = env.observation_space(env.bounded(params))
+    seen = np.concatenate([played.observation, played.final_observation])
+    inside = np.isfinite(seen).all() and np.all(jax.vmap(jax.vmap(space.contains))(seen))
+    require(inside, f"{env.name}: with {what}, an observation is not finite or outside its space: {mend}")
+    require(np.isfinite(played.result[2]).all(), f"{env.name}: with {what}, a reward is not finite: {mend}")
+    for (path, x), before in zip(
+        jax.tree_util.tree_leaves_with_path(played.result[1]), jax.tree.leaves(usual.result[1]), strict=True
+    ):
+        fine = x.dtype.kind != "f" or np.isfinite(x).all() or not np.isfinite(before).all()
+        require(fine, f"{env.name}: with {what}, {jax.tree_util.keystr(path)} of the state is not finite: {mend}")
 
 
 def _changed(env: Problem, about: Parameter) -> Array | None:
