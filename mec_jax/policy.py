@@ -281,6 +281,8 @@ def _read(path: Path) -> tuple[Any, dict[str, _Floats]]:
             raise ValueError("it is compressed")  # and may claim more than there is memory
         read = {info.filename.removesuffix(".npy"): io.BytesIO(archive.read(info)) for info in infos}
     arrays = {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in read.items()}
+    if odd := [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]:
+        raise ValueError(f"array {odd[0]!r} is of type {arrays[odd[0]].dtype}, not made of real numbers")
     text, written = arrays.pop("metadata").tobytes(), arrays.pop("sha256").tobytes()
     if digest(text, arrays) != written:
         raise ValueError("its sha256 digest differs")

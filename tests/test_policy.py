@@ -121,6 +121,7 @@ BAD_FILES: list[tuple[bytes, str]] = [
     (forged(x=np.zeros(3, np.float32)), "its sha256 digest differs"),
     (forged(x=np.array([{}], object)), "Object arrays cannot be loaded when allow_pickle=False"),
     (forged(**{f"x{i}": np.zeros(0) for i in range(2**14)}), "it has 16400 entries, at most 16384 are read"),
+    (forged(x=np.zeros(3, complex)), "array 'x' is of type complex128, not made of real numbers"),
     (extended(BOMB), "Unable to allocate"),
     (extended(b"[" * 128), "it is damaged or no policy"),
     *((forged(text), "it is damaged or no policy") for text in (b"\xff\xfe", b"{", b"[" * 100_000, b"1" * 5000)),
