@@ -377,7 +377,8 @@ def _act(actors: Actors, deterministic: bool, parameters: tuple, observation: Ar
     actor_params, env_params = parameters
     policy = cast(distrax.Joint, actors.apply(actor_params, observation[None], env_params.power_max))
     action = policy.mode() if deterministic else policy.sample(seed=key)
-    return jax.tree.map(lambda x: x[0], action)
+    cut, channel, power = jax.tree.map(lambda x: x[0], action)
+    return OffloadAction(cut, channel, jnp.clip(power, MIN_POWER, env_params.power_max))  # as an exported policy's
 
 
 def head_log_probs(policy: distrax.Joint, action: OffloadAction) -> OffloadAction:
