@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol, Self, override
+from typing import Literal, NamedTuple, Protocol, Self, cast, override
 
 import jax
 import jax.numpy as jnp
@@ -97,8 +97,8 @@ class Problem[S: environment.EnvState, P: environment.EnvParams, A](environment.
     env_id = ""
     """The id it was made by; nothing if it was made by its class."""
 
-    def __init_subclass__(cls, **arguments: object) -> None:
-        super().__init_subclass__(**arguments)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         for name in ("reset_env", "step_env", "observe"):
             if name in vars(cls):
                 setattr(cls, name, _of_bounded(vars(cls)[name]))
@@ -293,14 +293,17 @@ def _bounded[P: environment.EnvParams](env: Problem, params: P) -> P:
     return clipped(env.parameters(), env.axes, params)
 
 
-def _of_bounded(method: Callable[..., PyTree]) -> Callable[..., PyTree]:
+def _of_bounded[R](method: Callable[..., R]) -> Callable[..., R]:
     """A method of a `Problem` whose last argument is parameters, with those that are `bounded`."""
 
     @wraps(method)
-    def of_bounded(self: Problem, *arguments: PyTree, **named: PyTree) -> PyTree:
+    def of_bounded(self: Problem, *arguments: object, **named: object) -> R:
         if "params" in named:
-            return method(self, *arguments, **{**named, "params": self.bounded(named["params"])})
-        return method(self, *arguments[:-1], self.bounded(arguments[-1]), **named)
+            return method(self, *arguments, **named | {"params": bounded(self, named["params"])})
+        return method(self, *arguments[:-1], bounded(self, arguments[-1]), **named)
+
+    def bounded(env: Problem, params: object) -> environment.EnvParams:
+        return env.bounded(cast(environment.EnvParams, params))
 
     return of_bounded
 

@@ -138,9 +138,9 @@ def test_a_ledger_of_another_game_sheds_what_there_is_and_no_more() -> None:
 @pytest.mark.parametrize("env_id", CLASSES)
 def test_a_float_for_a_choice_is_one_error_that_names_it(env_id: str) -> None:
     env, params = mec_jax.make(env_id)
-    whole = env.action_space(params).sample(KEY)
+    whole: Any = env.action_space(params).sample(KEY)
     first, *others = whole if isinstance(whole, tuple) else (whole,)
-    name = whole._fields[0] if isinstance(whole, tuple) else "action"
+    name = getattr(whole, "_fields", ("action",))[0]
     broken = jnp.full(first.shape, jnp.nan)
     _, state = jax.eval_shape(env.reset_env, KEY, params)
     with pytest.raises(ValueError, match=f"^{name} is of type float32: a choice is a whole number"):

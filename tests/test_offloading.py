@@ -572,10 +572,11 @@ def test_wrong_parameters_are_one_clear_error(numbers: dict[str, Any], words: li
     assert all(word in message for word in words), message
 
 
-def test_traced_parameters_are_not_checked() -> None:
+def test_traced_parameters_are_clipped() -> None:
     env = make()
-    betas = jax.jit(jax.vmap(lambda x: env.params(beta=x, distance_min=x).beta))(jnp.array([-1.0, 200.0]))
-    np.testing.assert_array_equal(betas, [-1.0, 200.0])
+    made = jax.jit(jax.vmap(lambda x: env.params(beta=x, distance_min=x)))(jnp.array([-1.0, 200.0]))
+    np.testing.assert_array_equal(made.beta, [0.0, 200.0])
+    np.testing.assert_array_equal(made.distance_max[:, 0], [100.0, 200.0])
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ class Lanes:
         seconds = time.perf_counter() - begin
         said = np.full(found.inside.shape, f"hang: {self.env.name}" if seconds > MAX_SECONDS else "", object)
 
-        def say(holds: np.ndarray, what: str) -> None:
+        def say(holds: Any, what: str) -> None:
             said[~holds.reshape(*said.shape, -1).all(-1) & (said == "")] = f"{self.env.name}: {what}"
 
         leaves = jax.tree_util.tree_leaves_with_path(found.seen)
@@ -187,16 +187,21 @@ def _mixed(rng: np.random.Generator, usual: np.ndarray, share: np.ndarray) -> np
 # Actions
 
 
-def clipped_action(env: Problem, params: Any, action: PyTree) -> PyTree:
+def clipped_action(env: Any, params: Any, action: Any) -> PyTree:
     """The actions [lane, step] that the documentation makes of hostile ones."""
+    parts: dict[str, Any]
     if isinstance(action, OffloadAction):
         power = np.where(np.isnan(action.power), np.float32(MIN_POWER), action.power)
-        most = params.power_max[:, None]
-        cut, channel = np.clip(action.cut, 0, env.num_points - 1), np.clip(action.channel, 0, env.num_channels - 1)
-        return OffloadAction(cut, channel, np.clip(power, np.float32(MIN_POWER), most))
+        parts = {
+            "cut": np.clip(action.cut, 0, env.num_points - 1),
+            "channel": np.clip(action.channel, 0, env.num_channels - 1),
+            "power": np.clip(power, np.float32(MIN_POWER), params.power_max[:, None]),
+        }
+        return OffloadAction(**parts)
     if isinstance(action, AllocationAction):
-        share = np.where(action.share > 0, action.share, 0)
-        return AllocationAction(np.clip(action.split, 0, env.num_layers), np.minimum(share, np.finfo(np.float32).max))
+        share = np.minimum(np.where(action.share > 0, action.share, 0), np.finfo(np.float32).max)
+        parts = {"split": np.clip(action.split, 0, env.num_layers), "share": share}
+        return AllocationAction(**parts)
     return np.clip(action, 0, env.num_actions - 1)
 
 
@@ -204,7 +209,7 @@ def _of_wrong_type(env: Problem, rng: np.random.Generator, action: PyTree) -> st
     """What becomes of an action that has no whole number for a choice, or another shape."""
     leaves, treedef = jax.tree.flatten(action)
     part = int(rng.choice([number for number, x in enumerate(leaves) if x.dtype.kind == "i"]))
-    hostile = [np.float32(np.nan), np.float64(0.5), np.complex64(1), np.float16(1)]
+    hostile: list[Any] = [np.float32(np.nan), np.float64(0.5), np.complex64(1), np.float16(1)]
     ways = [np.broadcast_to(x, leaves[part].shape) for x in hostile]
     ways += [np.stack([leaves[part]] * 2), np.concatenate([leaves[part].reshape(-1)] * 2)]
     leaves[part] = ways[int(rng.integers(len(ways)))]
