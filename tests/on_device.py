@@ -71,13 +71,14 @@ def check(folder: Path) -> None:
     assert np.allclose(found, recorded["schema_3/observations"], rtol=1e-6, atol=1e-6)
     names = policy.cut_names(policy.act(found))
     assert set(names.tolist()) <= set(policy.cuts)
-    for wrong in (
+    hostile: list[Any] = [
         np.zeros(policy.metadata["observation"]["size"]),
         found[0] * np.nan,
         found[0, 1:],
         "x",
         None,
-    ):
+    ]
+    for wrong in hostile:
         try:
             policy.act(wrong)
         except ValueError as error:
