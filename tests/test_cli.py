@@ -502,7 +502,7 @@ def test_damaged_and_foreign_policies(trained: Trained, tmp_path: Path, capsys: 
         (("provenance",), {"author": "someone"}),
         (("provenance", "algorithm"), "dqn"),
         (("env_id",), "Nowhere-v0"),
-        (("env_params",), {"gravity": 9.81}),
+        (("env_params",), {**policy.metadata["env_params"], "gravity": 9.81}),
         (("env_static",), {"num_ues": 2, "moons": 1}),
     )
     for keys, value in changes:

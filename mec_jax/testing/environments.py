@@ -1,6 +1,7 @@
 """Whether an environment keeps what `mec_jax.contracts.Problem` asks."""
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -153,6 +154,11 @@ def _must_refuse(env: Problem, name: str, value: object, why: str, **others: Any
 def _check_traced_parameters(env: Problem) -> None:
     """Parameters can be made of traced numbers, those worked out from others too."""
     default, table = env.default_params, env.parameters()
+    for field in dataclasses.fields(env.params_type):
+        require(
+            field.metadata.get("pytree_node", True),
+            f"{env.name}: changing parameter {field.name} compiles anew: leave it a traced leaf of Params",
+        )
     numbers = {name: jnp.asarray(getattr(default, name)) for name, about in table.items() if not about.is_python}
     own = {name: value for name, value in numbers.items() if not isinstance(table[name].default, str)}
     for some in (numbers, own):
