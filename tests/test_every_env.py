@@ -20,7 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Statics that save compile time; the contract does not depend on them."""
 
 VARIANTS = [
-    pytest.param(env_id, SMALL.get(env_id, {}), marks=[pytest.mark.slow] * (env_id.count("-") > 1), id=env_id)
+    pytest.param(env_id, SMALL.get(env_id, {}), marks=[pytest.mark.full] * (env_id.count("-") > 1), id=env_id)
     for env_id in mec_jax.registered_envs
 ]
 OPTIONS: list[tuple[str, dict[str, Any]]] = [

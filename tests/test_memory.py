@@ -41,7 +41,13 @@ def test_the_peak_of_a_loop_has_what_its_body_keeps_and_what_it_stacks():
     assert traced(jax.jit(jax.vmap(pairs)), jnp.zeros((3, 1000))) == pytest.approx(3 * 2 * 4e6, rel=0.02)
 
 
-@pytest.mark.parametrize("name, env_id", [("ppo", "MultiExitAllocation-v0"), ("drl_es", "NeuronAllocation-v0")])
+@pytest.mark.parametrize(
+    "name, env_id",
+    [
+        ("ppo", "MultiExitAllocation-v0"),
+        pytest.param("drl_es", "NeuronAllocation-v0", marks=pytest.mark.full),
+    ],
+)
 def test_the_estimate_for_a_trainer_is_near_what_xla_says_after_compiling(name, env_id):
     """Between half and twice: XLA fuses and pads; see `peak_bytes`."""
     env, params = mec_jax.make(env_id)
