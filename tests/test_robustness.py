@@ -1,12 +1,13 @@
 """Hostile inputs: a hundredth of each campaign of `benchmarks.robustness`, and what it keeps."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.harness.campaign import wrong
-from benchmarks.harness.results import RESULTS
+from benchmarks.harness.results import RESULTS, ROOT
 from benchmarks.robustness.__main__ import CAMPAIGNS, page, results
 from benchmarks.robustness.corrupt_files import policy_fates
 from benchmarks.robustness.hostile_observations import observation_fates
@@ -54,3 +55,11 @@ def test_what_is_wrong_in_a_campaign_is_told(tmp_path: Path):
     assert wrong({**fine, "fates": {"taken: a valid input": 1, "crash: KeyError: 'x'": 1}})
     assert wrong({**fine, "inputs": 3})
     assert wrong({**fine, "peak_bytes": 3 * 2**30})
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    runs = re.search(r"^(\d+ of \d+) runs, ended (\d+) times, .*: ok$", (RESULTS / "kill_resume.txt").read_text(), re.M)
+    assert runs is not None
+    assert f"{runs[1]} runs that were ended {runs[2]} times by INT, TERM and KILL" in readme
+    assert f"10 000 hostile inputs to each of {len(CAMPAIGNS)} surfaces" in readme

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +254,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=50, help="number of runs that are ended (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="of signals and moments (default: 0)")
     args = parser.parse_args(argv)
-    report = [
+    heading = [
         described(machine(), ("system", "python")),
         f"kill_resume --trials {args.trials} --seed {args.seed}: {CHUNKS} chunks, one checkpoint a chunk",
     ]
-    print("\n".join(report), flush=True)
+    print("\n".join(heading), flush=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # children of a shell's background job would ignore it
-    rng, failed = random.Random(args.seed), 0
+    rng, trials = random.Random(args.seed), []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seconds = uninterrupted(folder / "uninterrupted")
@@ -268,17 +268,26 @@ def main(argv: list[str] | None = None) -> int:
         for i in range(args.trials):
             begin = time.monotonic()
             *story, verdict = kill_and_resume(folder / f"trial-{i}", expected, seconds, folder / "cache", rng)
-            failed += verdict != "equal"
-            line = f"trial {i}: {', then '.join(story)}: {verdict} ({time.monotonic() - begin:.0f} s)"
-            report.append(line)
-            print(line, flush=True)
-    report.append(
-        f"{args.trials - failed} of {args.trials} runs ended as they should and, resumed, equal the uninterrupted one "
-        "bit for bit (parameters, optimiser, keys, environments, metrics, results): " + ("FAILED" if failed else "ok")
+            trials.append(f"trial {i}: {', then '.join(story)}: {verdict} ({time.monotonic() - begin:.0f} s)")
+            print(trials[-1], flush=True)
+            write_result(args.out, "\n".join([*heading, *trials, summary(trials)]) + "\n")  # it may be stopped, too
+    print(summary(trials))
+    return int(not all(map(is_equal, trials)))
+
+
+def is_equal(trial: str) -> bool:
+    """Whether a trial's line says that all was as it should be."""
+    return ": equal (" in trial
+
+
+def summary(trials: Sequence[str]) -> str:
+    """The last line of the results."""
+    equal, ends = sum(map(is_equal, trials)), sum(trial.count("SIG") for trial in trials)
+    return (
+        f"{equal} of {len(trials)} runs, ended {ends} times, ended as they should and, resumed, equal the "
+        f"uninterrupted one bit for bit (parameters, optimiser, keys, environments, metrics, results): "
+        f"{'ok' if equal == len(trials) else 'FAILED'}"
     )
-    print(report[-1])
-    write_result(args.out, "\n".join(report) + "\n")
-    return int(failed > 0)
 
 
 if __name__ == "__main__":
