@@ -13,12 +13,14 @@ from mec_jax.interop.partition_game import PartitionGameAgents
 from mec_jax.physics.partition_game import (
     UNITS,
     Allocation,
+    Game,
     change_members,
     is_feasible,
     make_game,
     nobody,
     resource_use,
     response_times,
+    shed,
     total_utility,
     used,
     utilities,
@@ -358,3 +360,12 @@ def test_wrong_arguments_are_refused(tiny: PartitionGame) -> None:
     # Out of range is clipped.
     _, _, _, _, info = tiny.step_env(KEY, state, jnp.array(99), params)
     assert (info["cut"] == 3).all()
+
+
+def test_shedding_ends_where_the_ledger_says_more_than_there_is_to_shed() -> None:
+    """As in the midst of an episode whose parameters are replaced; such a loop never ended."""
+    utility, use = jnp.array([[2.0, 1.0, 0.0]] * 2), jnp.zeros((2, 2, 3), jnp.int32)
+    game = Game(utility, use, jnp.ones(2, jnp.int32), jnp.asarray(False))
+    before = Allocation(jnp.array([0, 1]), jnp.ones(2, bool), jnp.array([5, 0], jnp.int32))
+    after = shed(game, before)
+    assert after.cut.tolist() == [2, 2] and after.used.tolist() == [5, 0]

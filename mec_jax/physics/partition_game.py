@@ -186,15 +186,19 @@ def shed(game: Game, allocation: Allocation) -> Allocation:
     local = game.utility.shape[1] - 1
     device = jnp.arange(game.utility.shape[0])
 
+    def can_shed(allocation: Allocation) -> Bool[Array, " device"]:
+        return allocation.present & (allocation.cut != local)
+
     def exceeds(allocation: Allocation) -> Bool[Array, ""]:
         # A ledger of another game may say more than there is to shed.
-        sheds = jnp.any(allocation.present & (allocation.cut != local))
-        return jnp.any(allocation.used > capacity(game, allocation.present)) & sheds
+        over = jnp.any(allocation.used > capacity(game, allocation.present))
+        return over & jnp.any(can_shed(allocation))
 
     def drop(allocation: Allocation) -> Allocation:
         held = jnp.sum(game.use[:, device, allocation.cut].astype(jnp.float32), axis=0)
-        price = jnp.where(held > 0, game.utility[device, allocation.cut] / jnp.maximum(held, 1), jnp.inf)
-        worst = jnp.argmin(jnp.where(allocation.present, price, jnp.inf))
+        dearest = jnp.finfo(jnp.float32).max  # who frees nothing comes last, but comes
+        price = jnp.where(held > 0, game.utility[device, allocation.cut] / jnp.maximum(held, 1), dearest)
+        worst = jnp.argmin(jnp.where(can_shed(allocation), jnp.minimum(price, dearest), jnp.inf))
         return take(game, allocation, worst, jnp.asarray(local, jnp.int32))
 
     return jax.lax.while_loop(exceeds, drop, allocation)
