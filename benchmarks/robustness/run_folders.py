@@ -223,5 +223,10 @@ def fates_of(
 
 def run_folder_fates(count: int, seed: int, folder: Path) -> Counter[str]:
     """What becomes of damaged run folders."""
-    logging.getLogger(runs.__name__).setLevel(logging.ERROR)  # the notes are read, not printed
-    return fates_of(example(folder / "whole"), count, seed, folder)
+    log = logging.getLogger(runs.__name__)
+    before = log.level
+    log.setLevel(logging.ERROR)  # the notes are read, not printed
+    try:
+        return fates_of(example(folder / "whole"), count, seed, folder)
+    finally:
+        log.setLevel(before)
