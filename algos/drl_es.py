@@ -37,8 +37,9 @@ from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import discounted_sum
 from algos.updates import Schedule, descend, in_chunks
 from mec_jax.contracts import Algorithm, Preset, Problem, Trainer
+from mec_jax.files import MAX_COUNT
 from mec_jax.interop.foreign import as_problem
-from mec_jax.ranges import MOST, Checked, Count, Layers, LogStd, NonNegative, Norm, Positive, Share, Traced, Whole
+from mec_jax.ranges import Checked, Count, Layers, LogStd, NonNegative, Norm, Positive, Share, Traced, Whole
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Config(Checked):
     mirrored: bool = False  # children in pairs, parent +- sigma * eps
     fitness_episodes: Count = 8  # of each child, from as many starts
     starts: Count = 4  # of REINFORCE
-    episodes: Annotated[int, Interval(ge=2, le=MOST)] = 8  # of REINFORCE from each start; a baseline needs two
+    episodes: Annotated[int, Interval(ge=2, le=MAX_COUNT)] = 8  # of REINFORCE from each start; a baseline needs two
     horizon: Whole = 0  # frames; an episode counts no further; 0: until the environment truncates it
     updates_per_chunk: Count = 50  # iterations; evaluation, logs and checkpoints come between chunks
     trunk: Layers = (32, 32)  # hidden layers

@@ -55,7 +55,7 @@ MAX_CONFIG = 2**20
 """Bytes of `config.json`."""
 
 _MEND = "train again, or copy the folder again"
-_SEED = Range("seed", int, 0, 2**32 - 1)
+SEED = Range("seed", int, 0, 2**32 - 1)
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +77,7 @@ class RunConfig:
     hparams: Any  # the algorithm's HParams
 
     def __post_init__(self) -> None:
-        _SEED.check(self.seed)
+        SEED.check(self.seed)
         check(self.config)
         check(self.hparams)
         for name, value in dataclasses.asdict(self.hparams).items():

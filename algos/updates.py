@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from algos.rollout import Scalar
 from mec_jax.contracts import Trainer
-from mec_jax.ranges import MOST, Checked, Count
+from mec_jax.files import MAX_COUNT
+from mec_jax.ranges import Checked, Count
 
 
 class Metrics(NamedTuple):
@@ -74,10 +75,10 @@ def in_chunks(
         ValueError: If the run has more frames than an int32 counts.
     """
     num_frames = plan.num_updates * plan.batch
-    if num_frames > MOST:
+    if num_frames > MAX_COUNT:
         raise ValueError(
             f"the run has {num_frames} environment frames, {plan.num_updates} updates of {plan.batch}: of more than "
-            f"{MOST} the count overflows, so take fewer frames an update, updates a chunk or updates in all"
+            f"{MAX_COUNT} the count overflows, so take fewer frames an update, updates a chunk or updates in all"
         )
 
     def run(state: Any, hparams: PyTree, env_params: PyTree) -> tuple[Any, Any]:

@@ -219,11 +219,11 @@ def reason(error: BaseException) -> str:
 
 
 def shown(value: object) -> str:
-    """A short repr, also of what is long, nested or has thousands of digits."""
+    """A short repr in one line, also of what is long, nested or has thousands of digits."""
     try:
-        return _SHORT.repr(value)
+        return " ".join(_SHORT.repr(value).split())
     except ValueError:  # Python writes no more digits
-        return f"a {type(value).__name__} of too many digits"
+        return f"an {type(value).__name__} of thousands of digits"
 
 
 def content_sha256(content: Mapping[str, Any]) -> str:

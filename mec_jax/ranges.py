@@ -24,11 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from annotated_types import Interval, MaxLen
 
-from mec_jax.files import did_you_mean
+from mec_jax.files import MAX_COUNT, did_you_mean, shown
 from mec_jax.parameters import is_traced
 
 __all__ = [
-    "MOST",
     "Checked",
     "Count",
     "Layers",
@@ -45,13 +44,11 @@ __all__ = [
     "ranges",
 ]
 
-MOST = 2**31 - 1
-"""What an int32 holds: programs count with it."""
 TINY, HUGE = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 """Programs compute with float32: what is smaller is 0 there, and what is greater infinite."""
 
-Count = Annotated[int, Interval(ge=1, le=MOST)]
-Whole = Annotated[int, Interval(ge=0, le=MOST)]
+Count = Annotated[int, Interval(ge=1, le=MAX_COUNT)]
+Whole = Annotated[int, Interval(ge=0, le=MAX_COUNT)]
 Width = Annotated[int, Interval(ge=1, le=2**16)]
 Layers = Annotated[tuple[Width, ...], MaxLen(32)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -112,22 +109,12 @@ class Range(NamedTuple):
         """
         if self.has(value):
             return
-        shown = _shown(value)
         if self.choices:
-            hint = did_you_mean(shown.strip("'"), self.choices)
-            raise ValueError(f"{self.name} is {shown}: {hint}choose from {self.words()}")
+            hint = did_you_mean(shown(value).strip("'"), self.choices)
+            raise ValueError(f"{self.name} is {shown(value)}: {hint}choose from {self.words()}")
         kinds = {bool: "", int: "a whole number ", float: "a number "}
         several = "" if self.max_length is None else f"a tuple of at most {self.max_length}, each of them "
-        raise ValueError(f"{self.name} is {shown}: it must be {several}{kinds[self.kind]}{self.words()}")
-
-
-def _shown(value: object) -> str:
-    """A value in one short line."""
-    try:
-        text = " ".join(repr(value).split())
-    except ValueError:  # Python does not write integers of thousands of digits
-        text = f"an {type(value).__name__} of thousands of digits"
-    return text if len(text) <= 80 else f"{text[:77]}..."
+        raise ValueError(f"{self.name} is {shown(value)}: it must be {several}{kinds[self.kind]}{self.words()}")
 
 
 def ranges(kind: type) -> dict[str, Range]:
@@ -159,7 +146,7 @@ def _declared(name: str, annotation: Any) -> Range:
             f"{name}: {annotation} declares no range: take one of mec_jax.ranges, bool, a Literal, or "
             "Annotated[int or float, Interval(ge=..., le=...)], which has closed ends as float32 rounds"
         )
-    lowest, highest = (-MOST, MOST) if base is int else (-math.inf, math.inf)
+    lowest, highest = (-MAX_COUNT, MAX_COUNT) if base is int else (-math.inf, math.inf)
     return Range(name, base, lowest if least is None else least, highest if most is None else most)
 
 

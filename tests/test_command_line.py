@@ -145,7 +145,7 @@ def test_arguments_called_like_those_of_functions_are_unknown_ones(env_id: str) 
         (("--static", "num_ues", "1" * 400), "num_ues is 1111"),
         (("--static", "env_id", "3"), "unexpected keyword argument 'env_id'"),
         (("--params", "self", "3"), "no parameter self"),
-        (("--seed", "1" * 400), "seed is 1111"),
+        (("--seed", "1" * 400), "--seed is 1111"),
         (("--num-ues", str(2**63)), "num_ues is 9223372036854775808"),
         (("--profile", "x" * 5000), "can't read profile 'xxx"),
         (("--profile", "\x1b[31m\n"), "can't read profile"),

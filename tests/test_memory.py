@@ -130,3 +130,9 @@ def test_training_that_needs_too_much_memory_is_refused_before_it_is_compiled(tm
         main([*arguments, "--out", str(tmp_path / "run")])
     assert ended.value.code == 2 and time.monotonic() - begin < 60
     assert re.search(r"mec-jax: training of ppo on .* would need about .* GiB, the limit is 8", capsys.readouterr().err)
+
+
+def test_a_baseline_of_too_many_channels_is_not_drawn(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["render", "random", "--num-channels", str(2**31 - 1), "--out", str(tmp_path / "x.png")])
+    assert ended.value.code == 2 and "GiB, the limit is 8 GiB" in capsys.readouterr().err

@@ -21,9 +21,9 @@ from algos import cli, drl_es, mahppo, ppo, runs
 from algos.algorithms import algorithm, algorithms
 from algos.runs import RunConfig, as_arrays, read_config
 from benchmarks.robustness import hyper_parameters
+from mec_jax.files import MAX_COUNT
 from mec_jax.ranges import (
     HUGE,
-    MOST,
     TINY,
     Checked,
     Count,
@@ -194,11 +194,15 @@ def test_a_sweep_is_traced_and_taken_for_within() -> None:
 @pytest.mark.parametrize(
     ("learner", "config", "says"),
     [
-        (ppo, ppo.Config(num_envs=MOST, rollout=MOST), "updates of 4611686014132420609: of more than 2147483647"),
+        (
+            ppo,
+            ppo.Config(num_envs=MAX_COUNT, rollout=MAX_COUNT),
+            "updates of 4611686014132420609: of more than 2147483647",
+        ),
         (ppo, ppo.Config(num_envs=2**14, rollout=2**14, minibatches=1), "takes fewer|the count overflows"),
-        (mahppo, mahppo.Config(updates_per_chunk=MOST), "the count overflows"),
-        (drl_es, drl_es.Config(num_iterations=MOST - 1, updates_per_chunk=1), "the count overflows"),
-        (drl_es, drl_es.Config(starts=MOST, episodes=MOST), "the count overflows"),
+        (mahppo, mahppo.Config(updates_per_chunk=MAX_COUNT), "the count overflows"),
+        (drl_es, drl_es.Config(num_iterations=MAX_COUNT - 1, updates_per_chunk=1), "the count overflows"),
+        (drl_es, drl_es.Config(starts=MAX_COUNT, episodes=MAX_COUNT), "the count overflows"),
     ],
 )
 def test_runs_whose_frames_no_int32_counts_are_refused(learner: Any, config: Any, says: str) -> None:
@@ -211,8 +215,8 @@ def test_runs_whose_frames_no_int32_counts_are_refused(learner: Any, config: Any
 
 def test_as_many_frames_as_an_int32_counts_can_be_run() -> None:
     env, _ = mec_jax.make("MultiUEOffloading-v0", num_ues=2)
-    trainer = ppo.make_trainer(env, ppo.Config(num_frames=MOST, num_envs=1, rollout=1, minibatches=1))
-    assert trainer.num_frames == MOST // 10 * 10
+    trainer = ppo.make_trainer(env, ppo.Config(num_frames=MAX_COUNT, num_envs=1, rollout=1, minibatches=1))
+    assert trainer.num_frames == MAX_COUNT // 10 * 10
 
 
 # Ways in

@@ -9,10 +9,10 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli.console import console
-from algos.cli.shared import SEEDS, given, load, title
+from algos.cli.shared import given, load, title
 from mec_jax.contracts import Policy, Problem
-from mec_jax.files import check_count, did_you_mean
-from mec_jax.registry import find
+from mec_jax.files import did_you_mean
+from mec_jax.registry import find, make
 
 BASELINES = ("local", "all-edge", "random", "best-static")
 
@@ -45,11 +45,12 @@ class Render:
         """Play, draw and write."""
         import jax
 
+        from algos.runs import SEED
         from mec_jax.render import check_path
 
         check_path(self.out)
         frames = _frames(self.frames)
-        check_count("--seed", self.seed, *SEEDS)
+        SEED._replace(name="--seed").check(self.seed)
         name = self.policy.lower().replace("_", "-")
         episode = self._baseline(name) if name in BASELINES else self._trained()
         chart: Any = find(episode.env.chart)
@@ -66,12 +67,11 @@ class Render:
     def _baseline(self, name: str) -> "_Episode":
         import jax
 
-        from mec_jax.envs.offloading import MultiUEOffloading
         from mec_jax.solvers.offloading import baselines, best_static, static
 
         if self.deterministic:
             raise ValueError("--deterministic is for trained policies: leave it out")
-        env = MultiUEOffloading(**self._static()).called("MultiUEOffloading-v0")
+        env, _ = make("MultiUEOffloading-v0", **self._static())
         scenario = env.evaluation_params(env.params(**self.params))
         if name == "best-static":
             with console.status("searching for the best static action"):

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from mec_jax.evaluation import Report
 
 
-SEEDS = (0, 2**32 - 1)
-"""The least and the greatest."""
-
-
 def title(algorithm_name: str) -> str:
     """An algorithm's name in tables and pictures."""
     return algorithm_name.upper().replace("_", "-")

@@ -57,13 +57,14 @@ class Train:
 
     def run(self) -> None:
         """Train and report."""
-        from algos.runs import RunConfig
+        from algos.runs import SEED, RunConfig
 
         if self.algorithm or self.resume is None:
             algorithm(self.algorithm)
         if self.resume is not None:
             train(None, self.resume)
             return
+        SEED._replace(name="--seed").check(self.seed)
         if self.out is not None:
             check_folder(self.out, "--out")
         static = given(num_ues=self.num_ues, num_channels=self.num_channels, **_network(self.env, self.profile))
