@@ -214,6 +214,8 @@ def read_text(path: str | os.PathLike[str], most: int) -> str:
 
 def reason(error: BaseException) -> str:
     """What an error says, in one short line."""
+    if isinstance(error, ValueError) and "embedded null" in str(error):  # each Python words it in its own way
+        return "a null byte in its name"
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."
 

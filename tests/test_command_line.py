@@ -184,7 +184,7 @@ def test_a_long_error_keeps_its_begin_and_its_end(refused: Any) -> None:
         (("evaluate", "nowhere", "--episodes", "9" * 30), "--episodes is 999"),
         (("evaluate", "/dev/zero"), "it is a device, no regular file"),
         (("evaluate", "pipe"), "it is a pipe, no regular file"),
-        (("evaluate", "a\0b"), "'a\\x00b': it can't be read (embedded null byte)"),
+        (("evaluate", "a\0b"), "'a\\x00b': it can't be read (a null byte in its name)"),
         (("train", "--resume", "a\0b"), "is no run folder"),
         (("evaluate", "piped"), "piped/config.json: it is a pipe, no regular file"),
         (("list", "x" * 5000), "no environment 'xxx"),
