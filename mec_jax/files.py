@@ -189,7 +189,7 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     try:
         about = os.stat(path)
     except ValueError as error:  # a null byte, or what is no text
-        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
+        raise OSError(errno.EINVAL, reason(error), os.fspath(path)) from None
     _check_readable(path, about, most)  # to open a device or a pipe may have effects of its own
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
