@@ -403,4 +403,5 @@ ALGORITHM = Algorithm(
     trained=lambda state: state.actor,
     to_network=actor_to_network,
     from_network=partial(actor_from_network, Config),
+    budget="num_iterations",
 )

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 import jax
@@ -43,9 +44,10 @@ from algos.checkpoints import (
     verify,
 )
 from algos.integrity import digest, sealed, unsealed
-from mec_jax.contracts import Problem
-from mec_jax.files import did_you_mean, read_text, reason, remove_unfinished, write_bytes, write_text
+from mec_jax.contracts import Problem, preset_for
+from mec_jax.files import check_choice, did_you_mean, read_text, reason, remove_unfinished, write_bytes, write_text
 from mec_jax.ranges import Range, check
+from mec_jax.registry import registered_envs, static_arguments
 
 CONFIG = "config.json"
 METRICS = "metrics.csv"
@@ -88,6 +90,68 @@ class RunConfig:
         """Problem and parameters of the run."""
         return make_env(self.env_id, self.env_static, self.env_params)
 
+    def within(self, frames: int | None) -> "RunConfig":
+        """The run with a budget of environment frames, in whole chunks of its updates, one at least; None leaves it.
+
+        Raises:
+            ValueError: If the counts do not fit together.
+        """
+        if frames is None:
+            return self
+        env, _ = self.make_env()
+        return dataclasses.replace(self, config=algorithm(self.algorithm).within(env, self.config, frames))
+
+
+def new_run(
+    algorithm_name: str,
+    env_id: str,
+    *,
+    static: Mapping[str, Any] = MappingProxyType({}),
+    params: Mapping[str, Any] = MappingProxyType({}),
+    preset: str = "",
+    seed: int = 0,
+    config: Mapping[str, Any] = MappingProxyType({}),
+    hparams: Mapping[str, Any] = MappingProxyType({}),
+    frames: int | None = None,
+) -> RunConfig:
+    """What `mec-jax train` runs with these options.
+
+    Args:
+        algorithm_name: What to train with.
+        env_id: Environment id, of the suite or of gymnax.
+        static: Arguments of its constructor.
+        params: Its numbers that differ from the defaults.
+        preset: Set of hyper-parameters; by default what suits the environment.
+        seed: Of everything random.
+        config: Fields of the algorithm's Config that differ from the preset.
+        hparams: Fields of its HParams that differ from the preset.
+        frames: Budget of environment frames; by default the preset's.
+
+    Raises:
+        ValueError: If something is not there, or out of its range.
+    """
+    learner = algorithm(algorithm_name)
+    if env_id in registered_envs:
+        static = static_arguments(env_id, **static)
+    env, _ = make_env(env_id, static, params)
+    chosen = preset or preset_for(learner.presets, env.traits)
+    check_choice("preset", chosen, learner.presets)
+    defaults = learner.presets[chosen]
+    made = [
+        _replaced(part, kind, changed)
+        for part, kind, changed in (("config", defaults.config, config), ("hparams", defaults.hparams, hparams))
+    ]
+    run = RunConfig(algorithm_name, env_id, dict(static), dict(params), chosen, seed, *made)
+    return run.within(frames)
+
+
+def _replaced(part: str, defaults: Any, changed: Mapping[str, Any]) -> Any:
+    known = vars(defaults)
+    for name in changed:
+        if name not in known:
+            raise ValueError(f"{part} has no field {name!r}: {did_you_mean(name, known)}choose from {', '.join(known)}")
+    return dataclasses.replace(defaults, **changed)
+
 
 class RunFolder:
     """A run's folder while it trains; one process at a time.
@@ -122,10 +186,10 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
                 self.run, self._config = run, dataclasses.asdict(run)
                 write_text(path / CONFIG, sealed(self._config))
-                self._lock = _lock(path / CONFIG)
+                self._lock = lock(path / CONFIG)
             else:
                 _read_config(path)  # where there is no run, there is nothing to lock
-                self._lock = _lock(path / CONFIG)
+                self._lock = lock(path / CONFIG)
                 try:
                     table = self._take_up()
                 except BaseException:
@@ -386,12 +450,28 @@ def read_config(path: Path) -> RunConfig:
     return _run_of(path, _read_config(path)[0])
 
 
+def read_run(file: Path) -> RunConfig:
+    """The run that a JSON file defines: a run's `config.json`, or a sweep's `best.json`.
+
+    Raises:
+        ValueError: If it is none, damaged or out of range.
+    """
+    try:
+        fields, _ = unsealed(read_text(file, MAX_CONFIG))
+        return run_of(fields)
+    except OSError as error:
+        raise ValueError(f"{str(file)!r} can't be read ({reason(error)}): name the JSON file of a run") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        why = reason(error) if type(error) is ValueError else repr(error)
+        raise ValueError(f"{str(file)!r} defines no run, or is damaged ({why}): name the JSON file of a run") from None
+
+
 def _run_of(path: Path, fields: Mapping[str, Any]) -> RunConfig:
     """The run of a configuration."""
     file = path / CONFIG
     try:
         name = fields["algorithm"]
-        run = _parse(dict(fields)) if name in algorithms() else None
+        run = run_of(dict(fields)) if name in algorithms() else None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         why = reason(error) if type(error) is ValueError else repr(error)
         raise ValueError(f"{file} is damaged ({why}): {_MEND}") from None
@@ -416,7 +496,14 @@ def _read_run(path: Path, fields: Mapping[str, Any]) -> tuple[RunConfig, PyTree]
     return run, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), template)
 
 
-def _parse(fields: dict[str, Any]) -> RunConfig:
+def run_of(fields: dict[str, Any]) -> RunConfig:
+    """A run of what JSON holds of it.
+
+    Raises:
+        ValueError: If a field of its parts is not known, or out of its range.
+        TypeError: If other fields are there, or not all.
+        KeyError: If it lacks its algorithm or a part.
+    """
     learner = algorithm(fields["algorithm"])
     kinds = {"config": learner.config, "hparams": learner.hparams}
     return RunConfig(**{**fields, **{part: _made(part, kind, fields[part]) for part, kind in kinds.items()}})
@@ -435,7 +522,7 @@ def _made(part: str, kind: Any, values: dict[str, Any]) -> Any:
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def _lock(path: Path) -> IO[bytes]:
+def lock(path: Path) -> IO[bytes]:
     """Keep other processes from training in the folder of `path` until this one ends, however that comes about, or the
     file is closed.
     """

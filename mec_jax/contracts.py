@@ -5,6 +5,7 @@ observations mean, which scenario it is measured in, and which `Solver` rules it
 that suits it and leaves a policy. `mec_jax.testing` checks all three, on anyone's.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -447,3 +448,17 @@ class Algorithm[C, H, S, L]:
     trained: Callable[[S], PyTree]  # all that gradients move, which must stay finite
     to_network: Callable[[Problem, PyTree, C, L], Network]  # for export, with the environment's parameters
     from_network: Callable[[Network], tuple[C, L]]  # what `to_network` was given; other fields of the Config default
+    budget: str = "num_frames"  # field of the Config that says how long a run is; of another name, it counts updates
+
+    def within(self, env: Problem, config: C, frames: int) -> C:
+        """The Config for a budget of environment frames: as many whole chunks as go into it, one at least.
+
+        Raises:
+            ValueError: If the counts do not fit together.
+        """
+        length = frames
+        if self.budget != "num_frames":
+            trainer = self.make_trainer(env, config)
+            updates: int = vars(config)["updates_per_chunk"]
+            length = max(1, frames // (trainer.num_frames // trainer.num_chunks)) * updates
+        return dataclasses.replace(config, **{self.budget: length})  # type: ignore[type-var]

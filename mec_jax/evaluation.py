@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, PyTree
+from numpy.typing import ArrayLike
 
 from mec_jax.contracts import Column, Episodes, Problem, Rulers, Solver
 from mec_jax.episodes import PROTOCOL, PlainPolicy, evaluation_keys, play_episodes
@@ -18,7 +19,7 @@ from mec_jax.memory import check_episodes
 from mec_jax.registry import find, make
 from mec_jax.statistics import bootstrap_interval, interquartile_mean, normalised_score
 
-__all__ = ["Report", "compare", "evaluate", "solver_of"]
+__all__ = ["Report", "Scale", "compare", "evaluate", "scale_of", "solver_of"]
 
 
 def solver_of(env: Problem) -> Solver | None:
@@ -31,6 +32,37 @@ def solver_of(env: Problem) -> Solver | None:
     if solver is not None and not isinstance(solver, Solver):
         raise TypeError(f"{env.name} names a solver {solver!r}: it must be a mec_jax.contracts.Solver")
     return solver
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a return is worth in a scenario: 0 for one ruler, 1 for another."""
+
+    zero: str  # names of rulers
+    one: str
+    at_zero: float  # their mean returns
+    at_one: float
+
+    def score(self, returns: ArrayLike) -> Any:
+        """Of mean returns."""
+        return normalised_score(returns, self.at_zero, self.at_one)
+
+
+def scale_of(env: Problem, params: PyTree, keys: Array) -> Scale | None:
+    """The scale of a scenario, None where nothing rules the environment.
+
+    Args:
+        env: The environment.
+        params: The scenario.
+        keys: Of the episodes that it is measured by.
+    """
+    solver = solver_of(env)
+    return None if solver is None else _scale(solver.rulers(env, params, keys))
+
+
+def _scale(rulers: Rulers) -> Scale:
+    zero, one = (float(_returns([rulers.episodes[name]])[0]) for name in (rulers.zero, rulers.one))
+    return Scale(rulers.zero, rulers.one, zero, one)
 
 
 @dataclass(frozen=True)
@@ -192,9 +224,9 @@ def _row(runs: Sequence[Episodes]) -> dict[str, Any]:
 
 
 def _add_scores(table: dict[str, dict[str, Any]], rows: Mapping[str, Sequence[Episodes]], rulers: Rulers) -> None:
-    zero, one = (float(_returns(rows[name])[0]) for name in (rulers.zero, rulers.one))
+    scale = _scale(rulers)
     for name, runs in rows.items():
-        scores = normalised_score(_returns(runs), zero, one)
+        scores = scale.score(_returns(runs))
         table[name]["score"] = float(interquartile_mean(scores))
         table[name]["score_interval"] = bootstrap_interval(scores)
 

@@ -1,4 +1,4 @@
-"""`mec-jax`: list, train, evaluate, export, render and profile from the command line, one file a command."""
+"""`mec-jax`: list, train, sweep, evaluate, export, render and profile from the command line, one file a command."""
 
 import io
 import logging
@@ -87,7 +87,7 @@ def _check_surroundings() -> None:
 
 
 def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
-    from algos.cli import train
+    from algos.cli import sweep, train
     from algos.cli.evaluate import Evaluate
     from algos.cli.export import Export
     from algos.cli.list import List
@@ -101,6 +101,8 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "render": Render,
         "profile": Profile,
     }
-    if not arguments or arguments[0] not in commands:
-        commands["train"] = train.command(arguments)
+    made = {"train": train.command, "sweep": sweep.command}
+    for name, command in made.items():
+        if not arguments or arguments[0] not in (*commands, *made.keys() - {name}):
+            commands[name] = command(arguments)
     return commands

@@ -1,130 +1,56 @@
 """`mec-jax train`: a run from its first frame to its report."""
 
-import dataclasses
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from algos.algorithms import algorithm, algorithms, make_env
+from algos.algorithms import algorithm
 from algos.cli import stop
 from algos.cli.console import console
-from algos.cli.shared import given, print_report, title
-from mec_jax.contracts import preset_for
+from algos.cli.options import RunOptions, with_parts
+from algos.cli.shared import print_report, title
 from mec_jax.files import check_folder
-from mec_jax.registry import registered_envs, static_arguments
 
 if TYPE_CHECKING:
     from algos.loop import Result
     from algos.runs import RunConfig, RunFolder
     from mec_jax.contracts import Trainer
 
-DEFAULT_ENV = "MultiUEOffloading-v0"
-
 
 @dataclass(frozen=True)
-class Train:
+class Train(RunOptions):
     """Train, compare with the rulers, and leave curve, checkpoint and policy in a run folder."""
 
-    algorithm: Annotated[str, tyro.conf.Positional] = ""
-    """What to train with; `mec-jax list` names them."""
-    env: str = DEFAULT_ENV
-    """Environment id, of the suite or of gymnax."""
-    num_ues: int | None = None
-    """UEs; by default 5."""
-    num_channels: int | None = None
-    """Uplink channels; by default 2."""
-    profile: str | None = None
-    """DNN on the UEs or devices: a bundled name or a JSON file; by default the environment's."""
-    static: dict[str, str] = field(default_factory=dict)
-    """Other arguments of the environment's constructor, e.g. `--static num_devices 20`."""
-    params: dict[str, float] = field(default_factory=dict)
-    """Environment numbers that differ from the defaults, e.g. `--params beta 0.1`."""
-    preset: str = ""
-    """Set of hyper-parameters; `mec-jax list` names them. By default what suits the environment."""
-    seed: int = 0
-    """Of everything random."""
     out: Path | None = None
     """Run folder; by default runs/ALGORITHM-SEED-TIME."""
     resume: Path | None = None
     """Run folder whose run goes on as if it had never been stopped; takes no other option."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """JSON file of a run, such as a sweep's best.json or a run's config.json; other options change it."""
 
     def run(self) -> None:
         """Train and report."""
-        from algos.runs import SEED, RunConfig
-
         if self.algorithm or self.resume is None:
             algorithm(self.algorithm)
         if self.resume is not None:
             train(None, self.resume)
             return
-        SEED._replace(name="--seed").check(self.seed)
+        run = self.chosen()
         if self.out is not None:
             check_folder(self.out, "--out")
-        static = given(num_ues=self.num_ues, num_channels=self.num_channels, **_network(self.env, self.profile))
-        static |= {name: _read(name, value) for name, value in self.static.items()}
-        if self.env in registered_envs:
-            static = static_arguments(self.env, **static)
-        learner, chosen = algorithm(self.algorithm), dataclasses.asdict(self)  # to which `command` adds both parts
-        config, hparams = learner.config(**chosen["config"]), learner.hparams(**chosen["hparams"])
-        run = RunConfig(self.algorithm, self.env, static, self.params, self.preset, self.seed, config, hparams)
         name = f"{self.algorithm}-seed{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
         train(run, self.out or Path("runs") / name)
 
 
 def command(arguments: Sequence[str]) -> type[Train]:
-    """The `train` command, whose defaults are those of the algorithm and preset that the arguments name.
-
-    Raises:
-        ValueError: If there is no such algorithm, environment or preset, or `--resume` has company.
-    """
+    """The `train` command. Errors as of `with_parts`, and if `--resume` has company."""
     _check_resume(arguments)
-    name = next((argument for argument in arguments[1:2] if not argument.startswith("-")), algorithms()[0])
-    learner = algorithm(name)
-    preset = _option(arguments, "--preset")
-    if preset is None:
-        env, _ = make_env(_option(arguments, "--env") or DEFAULT_ENV, {}, {})
-        preset = preset_for(learner.presets, env.traits)
-    if preset not in learner.presets:
-        raise ValueError(f"no preset {preset!r} of {name}: choose from {', '.join(learner.presets)}")
-    defaults = learner.presets[preset]
-    fields = [
-        ("preset", str, field(default=preset)),
-        ("config", *_taken(defaults.config)),
-        ("hparams", *_taken(defaults.hparams)),
-    ]
-    made = dataclasses.make_dataclass("Train", fields, bases=(Train,), frozen=True)
-    made.__doc__ = Train.__doc__
-    return made
-
-
-def _taken(defaults: Any) -> tuple[type, Any]:
-    """Type and default of options that are taken as they are: `run` checks them, as tyro would frame an error."""
-    kind: Any = type(defaults)
-    unchecked = _unchecked(kind)
-    return unchecked, field(default=unchecked(**dataclasses.asdict(defaults)))
-
-
-@cache
-def _unchecked(kind: Any) -> Any:
-    where = ("__module__", "__qualname__", "__doc__", "__firstlineno__")  # tyro reads what a field means in the source
-    about = {name: vars(kind)[name] for name in where if name in vars(kind)}
-    return type(kind.__name__, (kind,), {**about, "__post_init__": lambda self: None})
-
-
-def _option(arguments: Sequence[str], name: str) -> str | None:
-    for position, argument in enumerate(arguments):
-        if argument == name and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{name}="):
-            return argument.removeprefix(f"{name}=")
-    return None
+    return with_parts(Train, arguments)
 
 
 def _check_resume(arguments: Sequence[str]) -> None:
@@ -132,22 +58,6 @@ def _check_resume(arguments: Sequence[str]) -> None:
     others = [option for option in options if option not in ("--resume", "--help")]
     if "--resume" in options and others:
         raise ValueError(f"--resume takes all from the run's config.json: leave out {', '.join(others)}")
-
-
-def _network(env_id: str, profile: str | None) -> dict[str, str | None]:
-    """The profile under the name that the environment gives it."""
-    known = static_arguments(env_id) if env_id in registered_envs else {}
-    return {"network" if "network" in known else "profile": profile}
-
-
-def _read(name: str, value: str) -> Any:
-    """What a text says in JSON, such as a number, a truth value or a list; else the text."""
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
-    except (ValueError, RecursionError):
-        raise ValueError(f"--static {name} has too many digits or brackets: shorten it") from None
 
 
 def train(run: "RunConfig | None", path: Path) -> None:

@@ -1,0 +1,118 @@
+"""What a sweep leaves in its folder: tables, the best as a run, importance, pictures, and a page with all of it."""
+
+import math
+
+from algos.sweep import tables
+from algos.sweep.extras import has
+from algos.sweep.importance import importance
+from algos.sweep.pictures import measure_name, problem_name, write_pictures
+from algos.sweep.study import Sweep
+from algos.sweep.tables import Gain, Mean, best_run, gains, means, train_line
+from mec_jax.files import write_text
+
+__all__ = ["REPORT", "report", "text"]
+
+REPORT = "report.md"
+_TOP = 5  # choices of each problem in the page
+
+
+def report(sweep: Sweep) -> list[str]:
+    """Write everything; the names of the files."""
+    names = [*tables.write_tables(sweep), *tables.write_best(sweep), *write_pictures(sweep)]
+    if has("plotly"):
+        from algos.sweep.page import write_page
+
+        names.append(write_page(sweep))
+    write_text(sweep.folder / REPORT, text(sweep))
+    return [*names, REPORT]
+
+
+def text(sweep: Sweep) -> str:
+    """The page in Markdown."""
+    study = sweep.study
+    lines = [f"# {study.base.algorithm} on {study.base.env_id}", "", *_about(sweep), ""]
+    found = means(sweep)
+    for problem in range(len(study.problems)):
+        lines += [f"## {problem_name(sweep, problem)}", "", *_table(sweep, found, problem), ""]
+        lines += [*_best(sweep, problem), ""]
+    if len(study.problems) > 1:
+        lines += ["## Over all problems", "", *_best(sweep, None), ""]
+    return "\n".join([*lines, *_importance(sweep), ""])
+
+
+def _about(sweep: Sweep) -> list[str]:
+    study = sweep.study
+    counts = f"{study.choices} choices, {len(study.problems)} problem{'s' * (len(study.problems) > 1)}"
+    about = (
+        f"{counts}, {study.seeds} seed{'s' * (study.seeds > 1)}: sampler {study.sampler}, preset {study.base.preset}."
+    )
+    swept = ", ".join(f"`{axis.text()}`" for axis in study.space.axes)
+    lines = [f"{about} Swept: {swept}."]
+    scale = sweep.runner.scale(study.run(sweep.choice(0), 0, study.base.seed))
+    if scale is not None:
+        lines.append(f"Score: 0 = {scale.zero}, 1 = {scale.one}, on the evaluation scenario of each problem.")
+    diverged = sum(record.result.diverged for record in sweep.records.values())
+    if diverged:
+        lines.append(f"{diverged} run{'s' * (diverged > 1)} diverged.")
+    return lines
+
+
+def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
+    names = [axis.name for axis in sweep.study.space.choices]
+    header = ["trial", *names, measure_name(sweep), "95 % interval", "return"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    rows = [row for row in found if row.problem == problem]
+    for row in rows[:_TOP]:
+        choice = sweep.choice(row.trial)
+        worth = "diverged" if row.diverged else f"{row.worth:.4f}"
+        spread = "" if not math.isfinite(row.low) else f"[{row.low:.4f}, {row.high:.4f}]"
+        values = [tables.written(choice[name]) for name in names]
+        lines.append(f"| {' | '.join([str(row.trial), *values, worth, spread, f'{row.episode_return:.4f}'])} |")
+    if len(rows) > _TOP:
+        lines += ["", f"The best {_TOP} of {len(rows)}."]
+    return lines
+
+
+def _best(sweep: Sweep, problem: int | None) -> list[str]:
+    run = best_run(sweep, problem)
+    if run is None:
+        scoreless = problem is None and not sweep.is_scored
+        return ["Without scores, returns of several problems don't compare." if scoreless else "Every choice diverged."]
+    lines = []
+    gain = next((gain for gain in gains(sweep) if gain.problem == problem), None)
+    if gain is not None:
+        lines += [gain_words(gain, measure_name(sweep)), ""]
+    return [*lines, "```sh", train_line(run), "```"]
+
+
+def gain_words(gain: Gain, measure: str) -> str:
+    """A gain in a sentence."""
+    if not math.isfinite(gain.gain):
+        return f"Trial {gain.trial} or the preset diverged on a fresh seed."
+    if gain.is_preset:
+        return f"Trial {gain.trial}, the best, is the preset itself."
+    verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
+    return (
+        f"Trial {gain.trial} is {verdict} the preset: {measure} {gain.best:.4f} against {gain.preset:.4f}, paired "
+        f"difference {gain.gain:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.seeds} fresh seeds, by which "
+        "nothing was chosen. (What it scored in the sweep is too high: it was chosen for it.)"
+    )
+
+
+def _importance(sweep: Sweep) -> list[str]:
+    if not has("optuna"):
+        return ["Importance of the hyper-parameters needs optuna: pip install 'mec-jax[sweep]'."]
+    problems: list[int | None] = [*range(len(sweep.study.problems))]
+    rows = {
+        problem_name(sweep, problem): shares
+        for problem in problems
+        if problem is not None and (shares := importance(sweep, problem))
+    }
+    if not rows:
+        return []
+    names = [axis.name for axis in sweep.study.space.choices]
+    lines = ["## Importance", "", f"| problem | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    lines += [
+        f"| {name} | {' | '.join(f'{shares.get(axis, 0):.2f}' for axis in names)} |" for name, shares in rows.items()
+    ]
+    return [*lines, "", "Shares by which a hyper-parameter tells the best choices from the others (PED-ANOVA)."]
