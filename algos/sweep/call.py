@@ -34,10 +34,12 @@ def study_of(
     fresh: int = FRESH,
 ) -> Study:
     """What defines a sweep around a run. Arguments and errors as of `sweep`."""
+    base = base.within(frames)
     found = make_space(base, over)
     problems = len(found.problem_points())
     sampler = sampler or ("grid" if found.is_finite and points is None else "sobol")
     check_choice("sampler", sampler, SAMPLERS)
+    check_count("seeds", seeds, most=10_000)
     if points is not None:
         check_count("points", points)
     choices = check_sampler(sampler, found, None if points is None else max(1, points // problems))

@@ -19,12 +19,16 @@ from algos.algorithms import algorithm
 from algos.runs import RunConfig, as_arrays
 from mec_jax.contracts import Episodes
 from mec_jax.episodes import evaluation_keys, play_episode
-from mec_jax.memory import check_memory, limit, peak_bytes
+from mec_jax.memory import check_memory, limit, operations, peak_bytes
 
 __all__ = ["Batch", "Lanes", "Outcome", "devices", "group"]
 
 SHARE = 0.6
 """Of a GPU's memory that lanes may fill; estimates are off by a third."""
+
+
+OPERATIONS = 3e9
+"""Of `mec_jax.memory.operations`, that a core of a CPU does in a second; half as many, or twice."""
 
 
 class Batch(NamedTuple):
@@ -75,6 +79,7 @@ class Lanes:
         trainer: Of one run.
         size: Lanes of a call.
         bytes: Estimate of what a call keeps at once, byte.
+        seconds: Estimate of what a run takes on a core of a CPU.
 
     Raises:
         ValueError: If the parts of the run do not go together, or a lane needs more memory than the limit.
@@ -108,11 +113,14 @@ class Lanes:
             (chunk, (state, one)),
             (evaluate, (state, one)),
         ]
-        needed = max(peak_bytes(jax.make_jaxpr(function)(*given)) for function, given in self._functions)
+        traced = [jax.make_jaxpr(function)(*given) for function, given in self._functions]
+        needed = max(map(peak_bytes, traced))
         check_memory(f"a run of {run.algorithm} on {env.name}", needed)
         self._at_once = self._fitting(needed, most)
         self.size = len(self._local) * self._at_once
         self.bytes = needed * self.size
+        first, each, measured = map(operations, traced)
+        self.seconds = (first + trainer.num_chunks * (each + measured)) / OPERATIONS
 
     def _fitting(self, needed: int, most: int) -> int:
         """Lanes at once on a device."""
@@ -146,6 +154,23 @@ class Lanes:
         """Have the programs ready."""
         _ = self._programs
 
+    def given(self, runs: Sequence[RunConfig]) -> Batch:
+        """What a call is given for runs of the group, at most `size`; the last fills the lanes that are left."""
+        return batch([*runs, *[runs[-1]] * (self.size - len(runs))])
+
+    def start(self, given: Batch) -> PyTree:
+        """The states before training, leaves [lane]."""
+        return self._programs[0](given)
+
+    def advance(self, state: PyTree, given: Batch) -> tuple[PyTree, Seen]:
+        """The states after another chunk, and what is known then, leaves [lane]."""
+        state, seen = self._programs[1](state, given)
+        return state, jax.tree.map(np.asarray, seen)
+
+    def evaluate(self, state: PyTree, given: Batch) -> Episodes:
+        """Episodes of the evaluation scenario, leaves [lane, episode]."""
+        return jax.tree.map(np.asarray, self._programs[2](state, given))
+
     def __call__(self, runs: Sequence[RunConfig], report: Callable[[int], None] = lambda chunks: None) -> list[Outcome]:
         """Train and measure runs of the group; a lane depends on its own run alone.
 
@@ -153,16 +178,15 @@ class Lanes:
             runs: At most `size`.
             report: Called with the number of chunks done, after each.
         """
-        init, run_chunk, evaluate = self._programs
-        given = batch([*runs, *[runs[-1]] * (self.size - len(runs))])
-        state = init(given)
+        given = self.given(runs)
+        state = self.start(given)
         seen: list[Seen] = []
         curve: list[np.ndarray] = []
         for done in range(self.trainer.num_chunks):
-            state, after = run_chunk(state, given)
-            played = jax.tree.map(np.asarray, evaluate(state, given))
-            seen.append(jax.tree.map(np.asarray, after))
-            curve.append(played.episode_return.mean(-1))
+            state, after = self.advance(state, given)
+            played = self.evaluate(state, given)
+            seen.append(after)
+            curve.append(np.mean(played.episode_return, axis=-1))
             report(done + 1)
         return [
             Outcome(

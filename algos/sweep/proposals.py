@@ -47,9 +47,7 @@ def _tpe(space: Space, seed: int, history: History, count: int) -> list[Choice]:
     optuna = needs("optuna", "the sampler tpe")
     known = distributions(space)
     # Of asks that are told together, each counts as a bad one for those after it: they spread.
-    sampler = optuna.samplers.TPESampler(
-        multivariate=True, constant_liar=True, seed=seed + len(history), warn_independent_sampling=False
-    )
+    sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed + len(history))
     study = optuna.create_study(direction="maximize", sampler=sampler)
     values = told([score for _, score in history])
     study.add_trials(

@@ -82,7 +82,7 @@ class Axis:
         """As a command line has it."""
         if self.values:
             return f"{self.name}={','.join(map(written, self.values))}"
-        return f"{self.name}={'log:' if self.log else ''}{self.low:g}..{self.high:g}"
+        return f"{self.name}={'log:' if self.log else ''}{self.low:.12g}..{self.high:.12g}"
 
 
 def _mix(low: float, high: float, share: float) -> float:

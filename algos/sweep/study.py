@@ -126,6 +126,7 @@ class Plan(NamedTuple):
     bytes: int  # that its calls keep at once, estimated
     at_once: int  # runs
     devices: int
+    seconds: float  # that all runs take on a CPU, estimated; programs of other shapes are taken to be like the first
 
     @property
     def runs(self) -> int:
@@ -226,6 +227,7 @@ class Sweep:
             lanes.bytes,
             lanes.size,
             len(devices()),
+            study.choices * problems * study.seeds * lanes.seconds / len(devices()),
         )
 
     def _choices(self, first: int, count: int) -> list[dict[str, Any]]:

@@ -1,0 +1,326 @@
+"""Sweeps: what runs come to, what is kept of them, and that nothing of it is lost or depends on how it was run."""
+
+import csv
+import dataclasses
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from algos import loop
+from algos.algorithms import algorithm
+from algos.cli import main
+from algos.runs import RunFolder, as_arrays, new_run, read_run
+from algos.sweep import Sweep, scorer, sweep
+from algos.sweep.journal import Key
+from algos.sweep.lanes import Lanes
+from algos.sweep.study import read_study
+from algos.sweep.tables import best_run, gains, means, train_line, trials
+from mec_jax.episodes import evaluation_keys
+from mec_jax.evaluation import scale_of
+from tests.toy_env import ENV_ID
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = {
+    "num_envs": 8,
+    "rollout": 4,
+    "minibatches": 1,
+    "epochs": 1,
+    "updates_per_chunk": 2,
+    "trunk": (4,),
+    "critic": (4,),
+}
+OVER = {"hparams.actor_lr": "log:1e-3..1e-1", "params.energy_per_nat": [0.5, 2.0]}
+OPTIONS: dict[str, Any] = {"config": SMALL, "frames": 128, "episodes": 4, "fresh": 2}
+WORDS = shlex.split(
+    f"sweep ppo --env {ENV_ID} --over hparams.actor_lr=log:1e-3..1e-1 --over params.energy_per_nat=0.5,2.0 "
+    "--frames 128 --episodes 4 --fresh 2 --config.num-envs 8 --config.rollout 4 --config.minibatches 1 "
+    "--config.epochs 1 --config.updates-per-chunk 2 --config.trunk 4 --config.critic 4"
+)
+
+
+def rows(found: Sweep) -> list[dict[str, Any]]:
+    """The table, but for times; NaN, which equals nothing, as text."""
+    return [{name: repr(value) for name, value in row.items() if name != "seconds"} for row in trials(found)]
+
+
+def everything(found: Sweep) -> dict[Key, Any]:
+    """All that is on record, but for times."""
+    return {key: repr((record.choice, record.result._replace(seconds=0))) for key, record in found.records.items()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    folder = tmp_path_factory.mktemp("sweep") / "sobol"
+    return sweep("ppo", ENV_ID, OVER, 6, 2, out=folder, **OPTIONS)
+
+
+def test_each_choice_meets_each_problem_with_each_seed(unbroken: Sweep) -> None:
+    found = trials(unbroken)
+    assert [(row["trial"], row["params.energy_per_nat"], row["seed"]) for row in found] == [
+        (trial, problem, seed) for trial in range(3) for problem in (0.5, 2.0) for seed in range(2)
+    ]
+    assert len({row["hparams.actor_lr"] for row in found}) == 3
+    assert all(row["frames"] == 128 for row in found)
+
+
+def test_a_score_is_what_the_rulers_of_its_problem_make_of_the_return(unbroken: Sweep) -> None:
+    for row in trials(unbroken):
+        run = new_run("ppo", ENV_ID, params={"energy_per_nat": row["params.energy_per_nat"]})
+        env, params = run.make_env()
+        scale = scale_of(env, env.evaluation_params(params), evaluation_keys(4))
+        assert scale is not None and (scale.zero, scale.one) == ("Random", "Optimum")
+        expected = (row["episode_return"] - scale.at_zero) / (scale.at_one - scale.at_zero)
+        assert row["score"] == pytest.approx(expected, rel=1e-12)
+        assert row["score_low"] <= row["score"] <= row["score_high"]
+
+
+def test_a_run_of_a_sweep_is_the_run_that_train_does(unbroken: Sweep, tmp_path: Path) -> None:
+    """The line that is printed, as config.json has it, and the returns of the same episodes."""
+    trial = unbroken.best(1)
+    assert trial is not None
+    run = best_run(unbroken, 1)
+    assert run == unbroken.study.run(unbroken.choice(trial), 1, 0)
+    main([*shlex.split(train_line(run))[1:], "--out", str(tmp_path / "run")])
+    assert RunFolder(tmp_path / "run").run == run
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as table:
+        curve = [float(row["evaluation/episode_return"]) for row in csv.DictReader(table)]
+    again = Lanes(run, 16, 1)([run])[0]
+    # Two programs, other sums: of 20 float32 rewards, and of parameters after 4 updates, both to some 1e-5.
+    np.testing.assert_allclose(again.curve, curve, rtol=1e-4)
+    main(["train", "--from", str(unbroken.folder / "best-1.json"), "--out", str(tmp_path / "same")])
+    assert RunFolder(tmp_path / "same").run == run
+    main(["train", "--from", str(unbroken.folder / "best-1.json"), "--seed", "3", "--out", str(tmp_path / "other")])
+    assert RunFolder(tmp_path / "other").run == dataclasses.replace(run, seed=3)
+
+
+@pytest.mark.parametrize("name", ["ppo", "mahppo", "drl_es"])
+def test_parameters_of_a_lane_are_those_of_a_run_alone_after_three_updates(name: str) -> None:
+    env_id, config = {
+        "ppo": (ENV_ID, SMALL),
+        "mahppo": ("MultiUEOffloading-v0", {**SMALL, "head": 4, "inputs": "state"}),
+        "drl_es": (ENV_ID, {"num_iterations": 3, "children": 2, "fitness_episodes": 2, "starts": 2, "episodes": 2}),
+    }[name]
+    static = {"num_ues": 2} if name == "mahppo" else {}
+    base = new_run(name, env_id, static=static, config={**config, "updates_per_chunk": 3}, frames=1)
+    runs = [dataclasses.replace(base, seed=seed) for seed in range(2)]
+    learner = algorithm(name)
+    lanes = Lanes(base, 2, 2)
+    for run in runs:
+        given = lanes.given([run])
+        state, _ = lanes.advance(lanes.start(given), given)
+        env, params = run.make_env()
+        hparams, key = as_arrays(run.hparams), jax.random.key(run.seed)
+        trainer = learner.make_trainer(env, run.config)
+        alone, _ = jax.jit(trainer.run)(jax.jit(trainer.init)(hparams, params, key), hparams, params)
+        for x, y in zip(jax.tree.leaves(learner.trained(state)), jax.tree.leaves(learner.trained(alone)), strict=True):
+            # Three steps of Adam: each is a learning rate times a ratio whose sums are rounded in another order.
+            np.testing.assert_allclose(np.asarray(x)[0], np.asarray(y), rtol=1e-3, atol=1e-5)
+
+
+def test_the_same_lane_is_the_same_bit_for_bit_wherever_it_stands(unbroken: Sweep) -> None:
+    runs = [unbroken.study.run(unbroken.choice(trial), 0, 1) for trial in range(3)]
+    lanes = Lanes(runs[0], 4, 3)
+    for trial, run in enumerate(runs):
+        (outcome,) = lanes([run])
+        record = unbroken.records[Key(trial, 0, 1)]
+        assert float(np.mean(np.asarray(outcome.episodes.episode_return, float))) == record.result.episode_return
+
+
+def test_the_command_and_the_call_give_the_same_table(unbroken: Sweep, tmp_path: Path) -> None:
+    main([*WORDS, "--points", "6", "--seeds", "2", "--out", str(tmp_path / "cli")])
+    found = Sweep(tmp_path / "cli")
+    assert rows(found) == rows(unbroken)
+    with (
+        (tmp_path / "cli" / "trials.csv").open(newline="") as one,
+        (unbroken.folder / "trials.csv").open(newline="") as two,
+    ):
+        tables = [[{**row, "seconds": ""} for row in csv.DictReader(file)] for file in (one, two)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 12
+
+
+@pytest.mark.parametrize("sampler", ["sobol", "tpe"])
+def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(sampler: str, tmp_path: Path) -> None:
+    options = {**OPTIONS, "sampler": sampler}
+    whole = sweep("ppo", ENV_ID, OVER, 36, 1, out=tmp_path / "whole", **options)
+    words = [*WORDS, "--points", "36", "--sampler", sampler, "--out", str(tmp_path / "killed")]
+    code = f"import tests.toy_env; from algos.cli import main; main({words})"
+    journal = tmp_path / "killed" / "trials.jsonl"
+    with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    there = journal.read_bytes().count(b"\n")
+    assert 3 <= there < len(whole.records)
+    with journal.open("ab") as file:
+        file.write(b'{"trial": 7, "pro')  # as a kill in the middle of a line leaves it
+    broken = sweep("ppo", ENV_ID, OVER, 36, 1, out=tmp_path / "killed", **options)
+    assert everything(broken) == everything(whole)
+    assert journal.read_bytes().count(b"\n") == len(whole.records)
+
+
+def test_a_sweep_that_is_whole_runs_nothing_again(unbroken: Sweep) -> None:
+    before = (unbroken.folder / "trials.jsonl").read_bytes()
+    again = sweep("ppo", ENV_ID, OVER, 6, 2, out=unbroken.folder, **OPTIONS)
+    assert (again.folder / "trials.jsonl").read_bytes() == before
+
+
+def test_more_points_are_added_to_those_that_are_there(unbroken: Sweep, tmp_path: Path) -> None:
+    few = sweep("ppo", ENV_ID, OVER, 2, 2, out=tmp_path / "grown", **OPTIONS)
+    grown = sweep("ppo", ENV_ID, OVER, 6, 2, out=tmp_path / "grown", **OPTIONS)
+    assert len(rows(few)) == 4
+    assert rows(grown) == rows(unbroken)
+
+
+def test_a_damaged_line_is_said_and_its_run_is_run_again(
+    unbroken: Sweep, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "sweep.json").write_bytes((unbroken.folder / "sweep.json").read_bytes())
+    lines = (unbroken.folder / "trials.jsonl").read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace('"score": ', '"score": 1')
+    (folder / "trials.jsonl").write_text("".join(lines))
+    found = sweep("ppo", ENV_ID, OVER, 6, 2, out=folder, **OPTIONS)
+    assert "line 3 of" in caplog.text and "is damaged" in caplog.text
+    assert everything(found) == everything(unbroken)
+
+
+def test_a_diverged_point_is_a_row_and_not_the_best(tmp_path: Path) -> None:
+    over = {"hparams.critic_lr": [3e38, 1e-2], "hparams.clip": [0.2]}
+    found = sweep("ppo", ENV_ID, over, out=tmp_path / "diverged", **OPTIONS)
+    first, second = trials(found)
+    assert first["diverged"] and math.isnan(first["score"])
+    assert not second["diverged"] and math.isfinite(second["score"])
+    assert found.best() == 1
+    assert [row.trial for row in means(found)] == [1, 0]
+    assert "diverged" in (found.folder / "report.md").read_text()
+    assert read_run(found.folder / "best.json").hparams.critic_lr == 1e-2
+
+
+def test_a_sweep_whose_every_run_diverged_ends_and_says_so(tmp_path: Path) -> None:
+    found = sweep("ppo", ENV_ID, {"hparams.critic_lr": [3e38]}, out=tmp_path / "all", **OPTIONS)
+    assert found.best() is None
+    assert not (found.folder / "best.json").exists()
+    assert "Every choice diverged." in (found.folder / "report.md").read_text()
+
+
+def test_static_fields_are_programs_of_their_own(tmp_path: Path) -> None:
+    over = {"config.trunk": [(4,), (8, 4)], "hparams.actor_lr": [1e-2]}
+    found = sweep("ppo", ENV_ID, over, out=tmp_path / "static", **{**OPTIONS, "fresh": 0})
+    assert found.plan().programs == 2
+    for row, trunk in zip(trials(found), ((4,), (8, 4)), strict=True):
+        run = new_run("ppo", ENV_ID, config={**SMALL, "trunk": trunk}, hparams={"actor_lr": 1e-2}, frames=128)
+        (outcome,) = Lanes(run, 4, 1)([run])
+        assert row["config.trunk"] == "x".join(map(str, trunk))
+        assert row["episode_return"] == float(np.mean(np.asarray(outcome.episodes.episode_return, float)))
+
+
+def test_the_best_of_each_problem_and_over_all_meet_the_preset_on_fresh_seeds(unbroken: Sweep) -> None:
+    found = gains(unbroken)
+    assert [gain.problem for gain in found] == [0, 1, None]
+    for gain in found:
+        problems = range(2) if gain.problem is None else [gain.problem]
+        best = [np.mean([unbroken.records[Key(gain.trial, p, seed)].result.score for p in problems]) for seed in (2, 3)]
+        preset = [np.mean([unbroken.records[Key(-1, p, seed)].result.score for p in problems]) for seed in (2, 3)]
+        assert gain.best == pytest.approx(np.mean(best))
+        assert gain.gain == pytest.approx(np.mean(best) - np.mean(preset))
+        assert gain.low <= gain.gain <= gain.high
+    worth = {trial: unbroken.mean(trial, 0) for trial in range(3)}
+    assert unbroken.best(0) == max(worth, key=lambda trial: worth[trial])
+
+
+def test_a_search_of_ones_own_is_a_function_and_a_loop() -> None:
+    score = scorer("ppo", ENV_ID, 128, 2, config=SMALL, episodes=4)
+    found = score([{"hparams.actor_lr": 1e-2}, {"hparams.critic_lr": 3e38}])
+    assert math.isfinite(found[0]) and math.isnan(found[1])
+    assert score([{"hparams.actor_lr": 1e-2}])[0] == found[0]
+    with pytest.raises(ValueError, match="is no field of a run"):
+        score([{"actor_lr": 1e-2}])
+
+
+def test_everything_is_in_the_folder(unbroken: Sweep) -> None:
+    from pyarrow import parquet
+
+    names = {path.name for path in unbroken.folder.iterdir()}
+    files = (
+        "sweep.json trials.jsonl trials.csv trials.parquet best.json best-0.json best-1.json scores.png learning.png"
+    )
+    assert names == {*files.split(), "sweep.html", "report.md"}
+    table = parquet.read_table(unbroken.folder / "trials.parquet").to_pylist()
+    assert repr(table) == repr(trials(unbroken))
+    page = (unbroken.folder / "sweep.html").read_text()
+    assert "Plotly.newPlot" in page and 'src="http' not in page
+    report = (unbroken.folder / "report.md").read_text()
+    run = best_run(unbroken, 0)
+    assert run is not None and train_line(run) in report
+    assert "Score: 0 = Random, 1 = Optimum" in report
+
+
+def test_a_folder_of_another_sweep_is_refused(unbroken: Sweep, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds a sweep with another seeds"):
+        sweep("ppo", ENV_ID, OVER, 6, 3, out=unbroken.folder, **OPTIONS)
+    with pytest.raises(ValueError, match="holds a sweep with another space"):
+        sweep("ppo", ENV_ID, {**OVER, "hparams.clip": [0.1, 0.2]}, 6, 2, out=unbroken.folder, **OPTIONS)
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty and holds no sweep"):
+        sweep("ppo", ENV_ID, OVER, 6, 2, out=tmp_path, **OPTIONS)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "sweep.json").write_text(
+        (unbroken.folder / "sweep.json").read_text().replace('"seeds": 2', '"seeds": 3')
+    )
+    with pytest.raises(ValueError, match=r"sweep\.json is damaged"):
+        read_study(damaged)
+    assert read_study(unbroken.folder) == unbroken.study
+    assert json.loads((unbroken.folder / "sweep.json").read_text())["seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"points": 0}, "points is 0"),
+        ({"points": None}, "never ends by itself: say how many points"),
+        ({"points": None, "sampler": "grid"}, "a grid has values"),
+        ({"sampler": "tpee"}, "did you mean 'tpe'?"),
+        ({"seeds": 0}, "seeds is 0"),
+        ({"frames": -1}, "num_frames is -1"),
+        ({"episodes": 0}, "episodes is 0"),
+        ({"preset": "fastt"}, "did you mean 'fast'?"),
+        ({"hparams": {"gama": 1}}, "did you mean 'gamma'?"),
+        ({"seed": 2**32 - 1}, "the last seed is 4294967297"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    options = {"points": 6, "seeds": 1, **OPTIONS, **changes}
+    with pytest.raises(ValueError) as error:
+        sweep("ppo", ENV_ID, OVER, out=tmp_path / "none", **options)
+    assert said in str(error.value)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_loop_of_a_run_and_a_sweep_know_the_same_budget(tmp_path: Path) -> None:
+    """DRL-ES counts iterations: as many whole chunks as the frames allow, one at least."""
+    run = new_run(
+        "drl_es", ENV_ID, config={"children": 0, "starts": 2, "episodes": 2, "updates_per_chunk": 2}, frames=400
+    )
+    env, _ = run.make_env()
+    assert algorithm("drl_es").make_trainer(env, run.config).num_frames == 320  # 2 chunks of 2 iterations of 80 frames
+    assert run.config.num_iterations == 4
+    assert run.within(1).config.num_iterations == 2
+    assert loop.algorithm is algorithm
