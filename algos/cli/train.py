@@ -15,7 +15,7 @@ import tyro
 from algos.algorithms import algorithm, algorithms, make_env
 from algos.cli import stop
 from algos.cli.console import console
-from algos.cli.shared import given, print_report, title
+from algos.cli.shared import Compiling, given, print_report, title
 from mec_jax.contracts import preset_for
 from mec_jax.files import check_folder
 from mec_jax.registry import registered_envs, static_arguments
@@ -29,7 +29,7 @@ DEFAULT_ENV = "MultiUEOffloading-v0"
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Compiling):
     """Train, compare with the rulers, and leave curve, checkpoint and policy in a run folder."""
 
     algorithm: Annotated[str, tyro.conf.Positional] = ""
@@ -53,7 +53,7 @@ class Train:
     out: Path | None = None
     """Run folder; by default runs/ALGORITHM-SEED-TIME."""
     resume: Path | None = None
-    """Run folder whose run goes on as if it had never been stopped; takes no other option."""
+    """Run folder whose run goes on as if it had never been stopped; takes no other option but --no-cache."""
 
     def run(self) -> None:
         """Train and report."""
@@ -129,7 +129,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 def _check_resume(arguments: Sequence[str]) -> None:
     options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    others = [option for option in options if option not in ("--resume", "--help")]
+    others = [option for option in options if option not in ("--resume", "--help", "--cache", "--no-cache")]
     if "--resume" in options and others:
         raise ValueError(f"--resume takes all from the run's config.json: leave out {', '.join(others)}")
 
