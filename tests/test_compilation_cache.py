@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from algos import compilation_cache
+from algos.cli.train import Train, command
 from algos.compilation_cache import keep_programs
 from algos.runs import load_run
 from benchmarks.robustness.run_folders import arrays_of
@@ -215,6 +216,11 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: p
 def test_the_tests_keep_out_of_the_users_folder() -> None:
     folder = keep_programs()
     assert folder is None or folder == Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def test_a_run_may_go_on_without_the_cache() -> None:
+    for option in ("--no-cache", "--cache"):
+        assert issubclass(command(["train", "--resume", "run", option]), Train)
 
 
 @pytest.mark.slow
