@@ -46,9 +46,9 @@ from mec_jax.ranges import Checked, Count, Layers, LogStd, NonNegative, Norm, Po
 class Config(Checked):
     """What sets shapes and code paths: changing any of it compiles a new program."""
 
-    num_iterations: Count = 1500
+    num_iterations: Count = 1500  # of evolution and then REINFORCE
     children: Whole = 10  # 0: REINFORCE alone
-    evolution: Literal["selection", "gradient"] = "selection"
+    evolution: Literal["selection", "gradient"] = "selection"  # take the fittest, or a step along their gradient
     population: Literal["theta", "carried"] = "theta"  # whose children: theta's, or also those of the next best
     parents: Count = 5  # of a carried population, theta among them
     mirrored: bool = False  # children in pairs, parent +- sigma * eps
@@ -58,7 +58,7 @@ class Config(Checked):
     horizon: Whole = 0  # frames; an episode counts no further; 0: until the environment truncates it
     updates_per_chunk: Count = 50  # iterations; evaluation, logs and checkpoints come between chunks
     trunk: Layers = (32, 32)  # hidden layers
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: Literal["tanh", "relu"] = "tanh"  # of the hidden layers
     per_slot: bool = False  # score each slot by one network that all slots share
     normalise_observation: bool = True  # by running moments
 
@@ -74,8 +74,8 @@ class HParams(Traced):
     final_entropy: Share = 0.0  # fraction of the entropy bonus reached at the end, linearly
     log_std: LogStd = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
     gamma: Share = 1.0  # of REINFORCE, 1 in the paper; a child's fitness is not discounted
-    max_grad_norm: Norm = 0.5
-    adam_eps: Positive = 1e-5
+    max_grad_norm: Norm = 0.5  # of REINFORCE
+    adam_eps: Positive = 1e-5  # in the denominator of Adam's steps
 
 
 _SLOTS = Config(per_slot=True, normalise_observation=False)

@@ -1,7 +1,8 @@
 """The host loop of a run: jitted chunks, and between them progress, evaluation, logs and checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import PyTree
 
 from algos.algorithms import algorithm
 from algos.curves import CURVE_EPISODES
+from algos.loggers import Logger, logged
 from algos.runs import RunConfig, RunFolder, as_arrays
 from mec_jax.contracts import Episodes
 from mec_jax.episodes import evaluation_keys, play_episodes
@@ -32,7 +34,9 @@ class Result(NamedTuple):
     frames: int
 
 
-def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None]) -> Result:
+def train(
+    run: RunConfig, folder: RunFolder, report: Callable[[Progress], None], loggers: Collection[Logger] = ()
+) -> Result:
     """Train, evaluating and saving a checkpoint after every chunk.
 
     A run that goes on from a checkpoint does what it would have done without the break, bit for bit: the state holds
@@ -42,10 +46,21 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
         run: What to run.
         folder: Where to begin, and to write metrics and checkpoints.
         report: Called after each chunk.
+        loggers: Take the metrics of each chunk, too, and are closed in the end. TensorBoard is the folder's own.
 
     Raises:
         ValueError: If the losses are no longer finite, or the folder cannot be written; the checkpoints before stay.
+        Exception: Of a logger, as it is; the checkpoint of its chunk is written nevertheless.
     """
+    with ExitStack() as ends:
+        for logger in loggers:
+            ends.callback(logger.close)
+        return _train(run, folder, report, loggers)
+
+
+def _train(
+    run: RunConfig, folder: RunFolder, report: Callable[[Progress], None], loggers: Collection[Logger]
+) -> Result:
     env, params = run.make_env()
     learner = algorithm(run.algorithm)
     trainer = learner.make_trainer(env, run.config)
@@ -79,7 +94,10 @@ def train(run: RunConfig, folder: RunFolder, report: Callable[[Progress], None])
         if not all(np.isfinite(x).all() for x in jax.tree.leaves((learner.trained(new_state), losses))):
             raise ValueError(f"the losses diverged after frame {frames}: lower the learning rates or the clip range")
         state, frames = new_state, int(metrics.frames[-1])
-        folder.save(int(state.update), state, frames, _row(metrics, evaluation))
+        row = _row(metrics, evaluation)
+        folder.save(int(state.update), state, frames, row)
+        for logger in loggers:
+            logger.log(logged(row), frames)
         report(Progress(frames, trainer.num_frames, evaluation, metrics))
     folder.finish()
     return Result(learner.learned(state), frames)

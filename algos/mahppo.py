@@ -66,17 +66,17 @@ class Config(Rollouts):
 class HParams(Traced):
     """Traced numbers: sweep them with `jax.vmap` without recompiling."""
 
-    actor_lr: NonNegative = 1e-3
-    critic_lr: NonNegative = 1e-3
+    actor_lr: NonNegative = 1e-3  # learning rate of the actors
+    critic_lr: NonNegative = 1e-3  # and of the critic
     final_lr: Share = 0.0  # fraction of the learning rates reached at the end, linearly
-    clip: Positive = 0.2
+    clip: Positive = 0.2  # of the ratio of new to old policy, to 1 - clip and 1 + clip
     entropy: NonNegative = 1e-3  # bonus of the categorical heads
     power_entropy: NonNegative = 1e-3  # bonus of the Gaussian head
     final_entropy: Share = 0.0  # fraction of the entropy bonus reached at the end, linearly
-    gamma: Share = 0.95
-    gae_lambda: Share = 0.95
+    gamma: Share = 0.95  # discount of a frame
+    gae_lambda: Share = 0.95  # of GAE: 0 is the one-step advantage, 1 the Monte-Carlo one
     max_grad_norm: Norm = 0.5  # of all actors together and, apart from them, of the critic
-    adam_eps: Positive = 1e-8
+    adam_eps: Positive = 1e-8  # in the denominator of Adam's steps
 
 
 REFERENCE = Preset(

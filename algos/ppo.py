@@ -38,7 +38,7 @@ class Config(Rollouts):
 
     trunk: Layers = (64, 64)  # hidden layers of the actor
     critic: Layers = (64, 64)  # hidden layers
-    activation: Literal["tanh", "relu"] = "tanh"
+    activation: Literal["tanh", "relu"] = "tanh"  # of all hidden layers
     per_slot: bool = False  # the actor scores each slot by one network that all slots share
     normalise_observation: bool = True  # by running moments
     normalise_reward: bool = False  # by the running standard deviation of the discounted return
@@ -47,17 +47,17 @@ class Config(Rollouts):
 class HParams(Traced):
     """Traced numbers: sweep them with `jax.vmap` without recompiling."""
 
-    actor_lr: NonNegative = 1e-3
-    critic_lr: NonNegative = 1e-3
+    actor_lr: NonNegative = 1e-3  # learning rate of the actor
+    critic_lr: NonNegative = 1e-3  # and of the critic
     final_lr: Share = 0.0  # fraction of the learning rates reached at the end, linearly
-    clip: Positive = 0.2
+    clip: Positive = 0.2  # of the ratio of new to old policy, to 1 - clip and 1 + clip
     entropy: NonNegative = 1e-2  # bonus, per nat of all parts of the action
     final_entropy: Share = 0.0  # fraction of the entropy bonus reached at the end, linearly
     log_std: LogStd = 0.0  # of Gaussian parts at the start, with the bounds at -1 and 1
-    gamma: Share = 0.99
-    gae_lambda: Share = 0.95
+    gamma: Share = 0.99  # discount of a frame
+    gae_lambda: Share = 0.95  # of GAE: 0 is the one-step advantage, 1 the Monte-Carlo one
     max_grad_norm: Norm = 0.5  # of the actor and, apart from it, of the critic
-    adam_eps: Positive = 1e-5
+    adam_eps: Positive = 1e-5  # in the denominator of Adam's steps
 
 
 PRESETS = {

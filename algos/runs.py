@@ -28,9 +28,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.summary import scalar
 
 from algos.algorithms import algorithm, algorithms, make_env
 from algos.checkpoints import (
@@ -44,6 +41,7 @@ from algos.checkpoints import (
     verify,
 )
 from algos.integrity import digest, sealed, unsealed
+from algos.loggers import TensorBoard, logged
 from mec_jax.contracts import Problem, preset_for
 from mec_jax.files import check_choice, did_you_mean, read_text, reason, remove_unfinished, write_bytes, write_text
 from mec_jax.ranges import Range, check
@@ -196,10 +194,7 @@ class RunFolder:
                     self._lock.close()
                     raise
             (path / CHECKPOINTS).mkdir(exist_ok=True)
-            (path / "tensorboard").mkdir(exist_ok=True)
-            self._board = EventsWriter(str(path / "tensorboard" / "events"))
-            # A kill may have taken some. TensorBoard hides what it has from step 0 on and gets all anew.
-            self._board.write_event(Event(step=0, session_log=SessionLog(status=SessionLog.START)))
+            self._board = TensorBoard(path / "tensorboard")
             for row in self.rows:
                 self._show(row)
         self._digest = hashlib.sha256(table)
@@ -235,12 +230,7 @@ class RunFolder:
         return kept
 
     def _show(self, row: Mapping[str, float]) -> None:
-        for name, value in row.items():
-            # A chunk in which no episode ended has no return.
-            if name not in ("wall_time", "frames") and math.isfinite(value):
-                event = Event(wall_time=row["wall_time"], step=int(row["frames"]), summary=scalar(name, value))
-                self._board.write_event(event)
-        self._board.flush()
+        self._board.log(logged(row), int(row["frames"]), row["wall_time"])
 
     def save(self, update: int, state: PyTree, frames: int, metrics: Mapping[str, float]) -> None:
         """Write a checkpoint, and then its row of `metrics.csv`, in the background. The two newest are kept.

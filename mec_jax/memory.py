@@ -143,16 +143,23 @@ def operations(program: core.ClosedJaxpr | core.Jaxpr) -> float:
         program: As of `peak_bytes`.
     """
     jaxpr = program.jaxpr if isinstance(program, core.ClosedJaxpr) else program
+
+    def size(atom: Any) -> int:
+        return math.prod(getattr(atom.aval, "shape", ()))
+
     total = 0.0
     for equation in jaxpr.eqns:
         inner = sum(map(operations, _bodies(equation)))
-        numbers = sum(math.prod(variable.aval.shape) for variable in equation.outvars)
+        numbers = sum(map(size, equation.outvars))
         if inner:
             turns = {"scan": equation.params.get("length", 1), "while": TURNS}.get(equation.primitive.name, 1)
             total += turns * inner
         elif equation.primitive.name == "dot_general":
-            (summed, _), _ = equation.params["dimension_numbers"]
-            total += numbers * math.prod(equation.invars[0].aval.shape[axis] for axis in summed) / 8
+            _, (batched, _) = equation.params["dimension_numbers"]
+            both = size(equation.invars[0]) * size(equation.invars[1])
+            shared: Any = equation.invars[0].aval
+            same = math.prod(shared.shape[axis] for axis in batched)
+            total += math.sqrt(numbers * both / max(same, 1)) / 8
         else:
             total += numbers + STARTED
     return total

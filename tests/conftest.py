@@ -13,7 +13,8 @@ from hypothesis import settings
 # optimises little here, as in JAX's own tests; `python -m tests full` also runs the fast tests, and on each emulated
 # machine those across implementations, with all optimisations.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# Programs of earlier runs and of the other worker are kept: small ones, too, as modules let go of theirs.
+# Programs of earlier runs and of the other worker are kept: small ones, too, as modules let go of theirs. Here, and not
+# in the user's own folder, which `mec-jax` and the notebooks leave alone if another is named.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".jax_cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 

@@ -32,6 +32,7 @@ print(policy.act(np.zeros(policy.metadata["observation"]["size"], np.float32)))
 assert "jax" not in sys.modules and "wrapt" not in sys.modules
 PY
     bare/bin/pip install -q -c "$root"/constraints.txt ./*.whl
+    export XDG_CACHE_HOME=$folder/cache # not the user's
     bare/bin/mec-jax list
     bare/bin/mec-jax train ppo --env CartPole-v1 --config.num-frames 2048 --config.num-envs 8 \
         --config.updates-per-chunk 1 --out run

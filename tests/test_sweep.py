@@ -33,7 +33,7 @@ from tests.toy_env import ENV_ID
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-SMALL = {
+SMALL: dict[str, Any] = {
     "num_envs": 8,
     "rollout": 4,
     "minibatches": 1,
@@ -108,11 +108,12 @@ def test_a_run_of_a_sweep_is_the_run_that_train_does(unbroken: Sweep, tmp_path: 
 
 @pytest.mark.parametrize("name", ["ppo", "mahppo", "drl_es"])
 def test_parameters_of_a_lane_are_those_of_a_run_alone_after_three_updates(name: str) -> None:
-    env_id, config = {
+    configs: dict[str, tuple[str, dict[str, Any]]] = {
         "ppo": (ENV_ID, SMALL),
         "mahppo": ("MultiUEOffloading-v0", {**SMALL, "head": 4, "inputs": "state"}),
         "drl_es": (ENV_ID, {"num_iterations": 3, "children": 2, "fitness_episodes": 2, "starts": 2, "episodes": 2}),
-    }[name]
+    }
+    env_id, config = configs[name]
     static = {"num_ues": 2} if name == "mahppo" else {}
     base = new_run(name, env_id, static=static, config={**config, "updates_per_chunk": 3}, frames=1)
     runs = [dataclasses.replace(base, seed=seed) for seed in range(2)]

@@ -34,10 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
     import tyro  # takes long
 
+    from algos.cli.shared import Compiling
+
     try:
         try:
             _check_surroundings()
-            tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments).run()
+            command = tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments)
+            if isinstance(command, Compiling):
+                command.use_cache()
+            command.run()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()

@@ -9,7 +9,7 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli.console import console
-from algos.cli.shared import load, print_report, title
+from algos.cli.shared import Compiling, load, print_report, title
 from mec_jax.contracts import Policy
 from mec_jax.files import check_count, check_file, check_folder, write_text
 
@@ -20,7 +20,7 @@ MARKDOWN, JSON, PICTURE = "report.md", "report.json", "curves.png"
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Compiling):
     """Measure trained policies beside the rulers of their environment, on its evaluation scenario."""
 
     paths: Annotated[list[Path], tyro.conf.Positional]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from algos.algorithms import algorithm, algorithms, make_env
-from algos.cli.shared import given
+from algos.cli.shared import Compiling, given
 from mec_jax.contracts import preset_for
 from mec_jax.registry import registered_envs, static_arguments
 
@@ -22,7 +22,7 @@ DEFAULT_ENV = "MultiUEOffloading-v0"
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Compiling):
     """What is run."""
 
     algorithm: Annotated[str, tyro.conf.Positional] = ""
@@ -134,6 +134,22 @@ def _unchecked(kind: Any) -> Any:
     where = ("__module__", "__qualname__", "__doc__", "__firstlineno__")  # tyro reads what a field means in the source
     about = {name: vars(kind)[name] for name in where if name in vars(kind)}
     return type(kind.__name__, (kind,), {**about, "__post_init__": lambda self: None})
+
+
+def check_resume(arguments: Sequence[str], source: str) -> None:
+    """Refuse `--resume` with options that say otherwise.
+
+    Args:
+        arguments: Of the process.
+        source: What says all, as an error calls it.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    others = [name for name in names if name not in ("--resume", "--help", "--cache", "--no-cache")]
+    if "--resume" in names and others:
+        raise ValueError(f"--resume takes all from {source}: leave out {', '.join(others)}")
 
 
 def option(arguments: Sequence[str], name: str) -> str | None:

@@ -9,7 +9,7 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli.console import console
-from algos.cli.shared import given, load, title
+from algos.cli.shared import Compiling, given, load, title
 from mec_jax.contracts import Policy, Problem
 from mec_jax.files import did_you_mean
 from mec_jax.registry import find, make
@@ -18,7 +18,7 @@ BASELINES = ("local", "all-edge", "random", "best-static")
 
 
 @dataclass(frozen=True)
-class Render:
+class Render(Compiling):
     """Draw an episode of the evaluation scenario: who computes, who sends on which channel, and how fast."""
 
     policy: Annotated[str, tyro.conf.Positional]

@@ -1,5 +1,6 @@
 """What several commands do."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,23 @@ from algos.cli.console import console
 if TYPE_CHECKING:
     from algos.runs import RunConfig
     from mec_jax.evaluation import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiling:
+    """Base of the commands that compile programs."""
+
+    cache: bool = True
+    """Keep compiled programs in your cache folder, and load those of earlier runs; or compile all, and keep nothing."""
+
+    def use_cache(self) -> None:
+        """Do so in this process."""
+        from algos.compilation_cache import compile_anew, keep_programs
+
+        if self.cache:
+            keep_programs()
+        else:
+            compile_anew()
 
 
 def title(algorithm_name: str) -> str:

@@ -11,7 +11,7 @@ import tyro
 
 from algos.cli import stop
 from algos.cli.console import console
-from algos.cli.options import RunOptions, with_parts
+from algos.cli.options import RunOptions, check_resume, with_parts
 from mec_jax.files import check_count, check_folder
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Sweep(RunOptions):
     out: Path | None = None
     """Folder; by default sweeps/ALGORITHM-ENV-TIME. One with the same sweep, stopped or not, goes on."""
     resume: Path | None = None
-    """Folder whose sweep goes on; takes no other option."""
+    """Folder whose sweep goes on; takes no other option but --no-cache."""
 
     def run(self) -> None:
         """Sweep and report."""
@@ -67,10 +67,7 @@ class Sweep(RunOptions):
 
 def command(arguments: Sequence[str]) -> type[Sweep]:
     """The `sweep` command. Errors as of `with_parts`, and if `--resume` has company."""
-    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    others = [name for name in names if name not in ("--resume", "--help")]
-    if "--resume" in names and others:
-        raise ValueError(f"--resume takes all from the sweep's sweep.json: leave out {', '.join(others)}")
+    check_resume(arguments, "the sweep's sweep.json")
     return with_parts(Sweep, arguments)
 
 

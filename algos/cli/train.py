@@ -12,7 +12,7 @@ import tyro
 from algos.algorithms import algorithm
 from algos.cli import stop
 from algos.cli.console import console
-from algos.cli.options import RunOptions, with_parts
+from algos.cli.options import RunOptions, check_resume, with_parts
 from algos.cli.shared import print_report, title
 from mec_jax.files import check_folder
 
@@ -29,7 +29,7 @@ class Train(RunOptions):
     out: Path | None = None
     """Run folder; by default runs/ALGORITHM-SEED-TIME."""
     resume: Path | None = None
-    """Run folder whose run goes on as if it had never been stopped; takes no other option."""
+    """Run folder whose run goes on as if it had never been stopped; takes no other option but --no-cache."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """JSON file of a run, such as a sweep's best.json or a run's config.json; other options change it."""
 
@@ -49,15 +49,8 @@ class Train(RunOptions):
 
 def command(arguments: Sequence[str]) -> type[Train]:
     """The `train` command. Errors as of `with_parts`, and if `--resume` has company."""
-    _check_resume(arguments)
+    check_resume(arguments, "the run's config.json")
     return with_parts(Train, arguments)
-
-
-def _check_resume(arguments: Sequence[str]) -> None:
-    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    others = [option for option in options if option not in ("--resume", "--help")]
-    if "--resume" in options and others:
-        raise ValueError(f"--resume takes all from the run's config.json: leave out {', '.join(others)}")
 
 
 def train(run: "RunConfig | None", path: Path) -> None:

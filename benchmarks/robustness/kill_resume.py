@@ -10,7 +10,7 @@ while the results are made. After SIGINT and SIGTERM the process must end within
 one line must say how to go on.
 
 The run that is left alone compiles everything. The others share a compilation cache that is empty at first, so that
-kills also meet a cache that is being written; JAX takes a half-written entry for none, warns and compiles.
+kills also meet a cache that is being written; a half-written entry is removed when the next process starts.
 
 Results go to benchmarks/results/kill_resume.txt. Exits 1 on any difference.
 """
@@ -58,8 +58,10 @@ class Train:
     def __init__(self, *options: str, cache: Path | None = None) -> None:
         command = [sys.executable, "-m", "algos.cli", "train", *options]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-        if cache is not None:
-            environment |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        if cache is None:
+            environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+        else:
+            environment |= {"XDG_CACHE_HOME": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         self.begin = time.monotonic()
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
