@@ -447,3 +447,4 @@ class Algorithm[C, H, S, L]:
     trained: Callable[[S], PyTree]  # all that gradients move, which must stay finite
     to_network: Callable[[Problem, PyTree, C, L], Network]  # for export, with the environment's parameters
     from_network: Callable[[Network], tuple[C, L]]  # what `to_network` was given; other fields of the Config default
+    lanes: Callable[[C], int] = lambda config: 1  # side by side: any number of devices that divides it may share them
