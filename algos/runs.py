@@ -56,6 +56,7 @@ MAX_CONFIG = 2**20
 
 _MEND = "train again, or copy the folder again"
 SEED = Range("seed", int, 0, 2**32 - 1)
+DEVICES = Range("devices", int, 1, 2**16)
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +65,7 @@ class RunConfig:
     """All that defines a run; `config.json` holds it.
 
     Raises:
-        ValueError: If the seed or a hyper-parameter is out of its range.
+        ValueError: If the seed, a hyper-parameter or the number of devices is out of its range.
     """
 
     algorithm: str
@@ -75,14 +76,22 @@ class RunConfig:
     seed: int
     config: Any  # the algorithm's Config
     hparams: Any  # the algorithm's HParams
+    devices: int = 1  # that share its lanes
 
     def __post_init__(self) -> None:
         SEED.check(self.seed)
+        DEVICES.check(self.devices)
         check(self.config)
         check(self.hparams)
         for name, value in dataclasses.asdict(self.hparams).items():
             if np.shape(value):
                 raise ValueError(f"{name} has shape {np.shape(value)}: a run takes one number, a sweep is a vmap")
+        if self.devices > 1 and (lanes := algorithm(self.algorithm).lanes(self.config)) % self.devices:
+            fewer = next(count for count in range(self.devices, 0, -1) if lanes % count == 0)
+            raise ValueError(
+                f"devices is {self.devices}, which does not divide {lanes}, the lanes of {self.algorithm} that they "
+                f"would share: take {fewer}, or other counts of environments or episodes"
+            )
 
     def make_env(self) -> tuple[Problem, Any]:
         """Problem and parameters of the run."""

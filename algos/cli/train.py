@@ -15,6 +15,7 @@ import tyro
 from algos.algorithms import algorithm, algorithms, make_env
 from algos.cli import stop
 from algos.cli.console import console
+from algos.cli.options import option
 from algos.cli.shared import given, print_report, title
 from mec_jax.contracts import preset_for
 from mec_jax.files import check_folder
@@ -50,6 +51,8 @@ class Train:
     """Set of hyper-parameters; `mec-jax list` names them. By default what suits the environment."""
     seed: int = 0
     """Of everything random."""
+    devices: int = 1
+    """Devices that share the environments; of a CPU's cores, too."""
     out: Path | None = None
     """Run folder; by default runs/ALGORITHM-SEED-TIME."""
     resume: Path | None = None
@@ -57,7 +60,7 @@ class Train:
 
     def run(self) -> None:
         """Train and report."""
-        from algos.runs import SEED, RunConfig
+        from algos.runs import DEVICES, SEED, RunConfig
 
         if self.algorithm or self.resume is None:
             algorithm(self.algorithm)
@@ -65,15 +68,17 @@ class Train:
             train(None, self.resume)
             return
         SEED._replace(name="--seed").check(self.seed)
+        DEVICES._replace(name="--devices").check(self.devices)
         if self.out is not None:
             check_folder(self.out, "--out")
         static = given(num_ues=self.num_ues, num_channels=self.num_channels, **_network(self.env, self.profile))
         static |= {name: _read(name, value) for name, value in self.static.items()}
         if self.env in registered_envs:
             static = static_arguments(self.env, **static)
-        learner, chosen = algorithm(self.algorithm), dataclasses.asdict(self)  # to which `command` adds both parts
-        config, hparams = learner.config(**chosen["config"]), learner.hparams(**chosen["hparams"])
-        run = RunConfig(self.algorithm, self.env, static, self.params, self.preset, self.seed, config, hparams)
+        learner, given_here = algorithm(self.algorithm), dataclasses.asdict(self)  # to which `command` adds both parts
+        config, hparams = learner.config(**given_here["config"]), learner.hparams(**given_here["hparams"])
+        chosen = (self.algorithm, self.env, static, self.params, self.preset, self.seed, config, hparams, self.devices)
+        run = RunConfig(*chosen)
         name = f"{self.algorithm}-seed{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
         train(run, self.out or Path("runs") / name)
 
@@ -87,9 +92,9 @@ def command(arguments: Sequence[str]) -> type[Train]:
     _check_resume(arguments)
     name = next((argument for argument in arguments[1:2] if not argument.startswith("-")), algorithms()[0])
     learner = algorithm(name)
-    preset = _option(arguments, "--preset")
+    preset = option(arguments, "--preset")
     if preset is None:
-        env, _ = make_env(_option(arguments, "--env") or DEFAULT_ENV, {}, {})
+        env, _ = make_env(option(arguments, "--env") or DEFAULT_ENV, {}, {})
         preset = preset_for(learner.presets, env.traits)
     if preset not in learner.presets:
         raise ValueError(f"no preset {preset!r} of {name}: choose from {', '.join(learner.presets)}")
@@ -116,15 +121,6 @@ def _unchecked(kind: Any) -> Any:
     where = ("__module__", "__qualname__", "__doc__", "__firstlineno__")  # tyro reads what a field means in the source
     about = {name: vars(kind)[name] for name in where if name in vars(kind)}
     return type(kind.__name__, (kind,), {**about, "__post_init__": lambda self: None})
-
-
-def _option(arguments: Sequence[str], name: str) -> str | None:
-    for position, argument in enumerate(arguments):
-        if argument == name and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{name}="):
-            return argument.removeprefix(f"{name}=")
-    return None
 
 
 def _check_resume(arguments: Sequence[str]) -> None:
