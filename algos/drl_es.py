@@ -12,6 +12,7 @@ The evolution is the few lines of `selected`, `fittest` and `along_ranks`. evosa
 the candidates itself as flat vectors, and would be the one dependency for lines that must alternate with gradients.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
@@ -32,6 +33,7 @@ from algos.actor import (
     init_actor,
     make_actor,
 )
+from algos.devices import over_lanes, shared
 from algos.distributions import to_action
 from algos.normalise import Moments, merge, moments, standardise
 from algos.rollout import discounted_sum
@@ -226,16 +228,16 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
             policy = distribution(env, env_params, actor, parameters, inputs, observation)
             raw = policy.sample(seed=jax.random.fold_in(action_key, frame))
             action = jax.vmap(partial(to_action, env.action_space(env_params)))(raw)
-            following, state, reward, terminated, _ = jax.vmap(env.step_env, in_axes=(0, 0, 0, None))(
+            following, state, reward, terminated, _ = over_lanes(env.step_env, (0, 0, 0, None))(
                 keys(frame + 1), state, action, env_params
             )
             truncated = jax.vmap(env.is_truncated, in_axes=(0, None))(state, env_params)
             seen = Episodes(observation, raw, jnp.where(alive, reward, 0), alive)
             return (state, following, alive & ~terminated & ~truncated), seen
 
-        observation, state = jax.vmap(env.reset_env, in_axes=(0, None))(keys(0), env_params)
+        observation, state = over_lanes(env.reset_env, (0, None))(keys(0), env_params)
         start = (state, observation, jnp.ones(starts * episodes, bool))
-        return jax.lax.scan(step, start, jnp.arange(horizon))[1]
+        return jax.lax.scan(step, shared(start), jnp.arange(horizon))[1]
 
     def evolve(state: State, hparams: HParams, env_params: PyTree, scale: Array) -> tuple[State, Array]:
         """The state after the children's turn, and the fitness of [theta, *children]."""
@@ -271,7 +273,7 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
         key = jax.random.fold_in(state.key, 2)
         played = play(state.actor, state.observations, env_params, key, config.starts, config.episodes)
         advantage = advantages(played.reward, played.alive, config.episodes, hparams.gamma).reshape(-1)
-        samples = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
+        samples = shared(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played))
         weight = samples.alive / jnp.sum(samples.alive)
         inputs = jnp.where(samples.alive[:, None], flat(samples.observation), 0)  # after the end it may be anything
 
@@ -367,6 +369,11 @@ def learned(state: State) -> tuple[PyTree, Moments]:
     return state.actor, state.observations
 
 
+def lanes(config: Config) -> int:
+    """Episodes side by side of which devices may have equal shares: those of REINFORCE, and those of each child."""
+    return math.gcd(config.starts * config.episodes, config.fitness_episodes if config.children else 0)
+
+
 def _noise(theta: PyTree, key: Array, config: Config) -> PyTree:
     """eps of the children, standard normal, [child]; the second half is minus the first if they are mirrored."""
     drawn = config.children // 2 if config.mirrored else config.children
@@ -404,4 +411,5 @@ ALGORITHM = Algorithm(
     to_network=actor_to_network,
     from_network=partial(actor_from_network, Config),
     budget="num_iterations",
+    lanes=lanes,
 )

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from algos.algorithms import algorithm, algorithms
-from algos.runs import RunConfig, as_arrays
+from algos.run_config import RunConfig, as_arrays
 from mec_jax.contracts import Network, Problem
 from mec_jax.policy import KIND, SCHEMA, load_policy, save_policy
 

@@ -9,10 +9,12 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from algos import devices
 from algos.algorithms import algorithm
 from algos.curves import CURVE_EPISODES
 from algos.loggers import Logger, logged
-from algos.runs import RunConfig, RunFolder, as_arrays
+from algos.run_config import RunConfig, as_arrays
+from algos.runs import RunFolder
 from mec_jax.contracts import Episodes
 from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.memory import check_memory, peak_bytes
@@ -72,9 +74,13 @@ def _train(
     hparams, keys = as_arrays(run.hparams), evaluation_keys(CURVE_EPISODES)
     key = jax.random.key(run.seed)
 
+    mesh = devices.mesh(run.devices)
+    place = devices.whole(mesh)  # of all between two chunks
     shapes = jax.eval_shape(trainer.init, hparams, params, key)
+    with devices.on(mesh):
+        chunk = jax.jit(trainer.run, in_shardings=place, out_shardings=place).trace(shapes, hparams, params)
     traced = (
-        jax.jit(trainer.run).trace(shapes, hparams, params),
+        chunk,
         jax.jit(trainer.init).trace(hparams, params, key),
         play_episodes.trace(env, scenario, policy, (learner.learned(shapes), params), keys),
     )
@@ -85,8 +91,10 @@ def _train(
         run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
 
     state = init(hparams, params, key) if folder.state is None else folder.state
+    given = devices.placed((hparams, params), place)
     while frames < trainer.num_frames:
-        new_state, metrics = run_chunk(state, hparams, params)
+        new_state, metrics = run_chunk(devices.placed(state, place), *given)
+        new_state, metrics = devices.first((new_state, metrics))
         learned = learner.learned(new_state)
         evaluation = evaluate(scenario, (learned, params), keys)
         metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))

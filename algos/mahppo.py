@@ -482,4 +482,5 @@ ALGORITHM = Algorithm(
     trained=lambda state: (state.actors, state.critic),
     to_network=to_network,
     from_network=from_network,
+    lanes=lambda config: config.num_envs,
 )

@@ -22,6 +22,7 @@ from algos.actor import (
     init_actor,
     make_actor,
 )
+from algos.devices import shared
 from algos.distributions import to_action
 from algos.networks import MLP, init_parameters
 from algos.normalise import Moments, merge, moments, standardise
@@ -181,7 +182,7 @@ def make_trainer(env: Problem | Environment, config: Config) -> Trainer:
         state, transitions, ended = rollout(state, env_params)
         if config.normalise_reward:
             state, transitions = scaled_rewards(state, transitions, hparams.gamma)
-        frames = jax.tree.map(lambda x: x.reshape(plan.batch, *x.shape[2:]), transitions)
+        frames = shared(jax.tree.map(lambda x: x.reshape(plan.batch, *x.shape[2:]), transitions))
         inputs = flat(frames.observation)
         observation = read(state, inputs)
 
@@ -246,4 +247,5 @@ ALGORITHM = Algorithm(
     trained=lambda state: (state.actor, state.critic),
     to_network=actor_to_network,
     from_network=partial(actor_from_network, Config),
+    lanes=lambda config: config.num_envs,
 )

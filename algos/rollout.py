@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from algos.devices import lane_sum, over_lanes, shared
+
 type Scalar = float | Float[Array, ""]
 
 
@@ -39,7 +41,7 @@ type Running = tuple[PyTree, PyTree, Float[Array, " env"]]
 
 def start(env: Any, env_params: PyTree, key: Array, num_envs: int) -> Running:
     """Reset `num_envs` environments."""
-    observation, env_state = jax.vmap(env.reset, in_axes=(0, None))(jax.random.split(key, num_envs), env_params)
+    observation, env_state = over_lanes(env.reset, (0, None))(jax.random.split(key, num_envs), env_params)
     return env_state, observation, jnp.zeros(num_envs)
 
 
@@ -70,16 +72,16 @@ def play(
         env_state, observation, episode_return = running
         action_key, step_key = jax.random.split(key)
         given, action, log_prob = act(observation, action_key)
-        next_observation, env_state, reward, terminated, truncated, info = jax.vmap(env.step, in_axes=(0, 0, 0, None))(
+        next_observation, env_state, reward, terminated, truncated, info = over_lanes(env.step, (0, 0, 0, None))(
             jax.random.split(step_key, num_envs), env_state, given, env_params
         )
         done = terminated | truncated
         transition = Transition(observation, info["final_observation"], action, log_prob, reward, terminated, done)
         episode_return = episode_return + reward
-        ended = Ended(jnp.sum(jnp.where(done, episode_return, 0)), jnp.sum(done))
+        ended = Ended(lane_sum(jnp.where(done, episode_return, 0)), lane_sum(done))
         return (env_state, next_observation, jnp.where(done, 0, episode_return)), (transition, ended)
 
-    running, (transitions, ended) = jax.lax.scan(frame, running, jax.random.split(key, length))
+    running, (transitions, ended) = jax.lax.scan(frame, shared(running), jax.random.split(key, length))
     return running, transitions, Ended(*(jnp.sum(x) for x in ended))
 
 

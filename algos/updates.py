@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
+from algos.devices import gathered, shared
 from algos.rollout import Scalar
 from mec_jax.contracts import Trainer
 from mec_jax.files import MAX_COUNT
@@ -130,13 +131,17 @@ def learn(
         return descend(params, gradient, opt, lr * lr_scale, hparams.max_grad_norm, hparams.adam_eps)
 
     def minibatch(networks: ActorCritic, index: Int[Array, " sample"]) -> tuple[ActorCritic, tuple[Array, ...]]:
-        sample = jax.tree.map(lambda x: x[index], samples)
-        (a_loss, extra), a_gradient = jax.value_and_grad(actor_loss, has_aux=True)(networks.actor, sample)
-        c_loss, c_gradient = jax.value_and_grad(critic_loss)(networks.critic, sample)
+        def gradients(index: Int[Array, " sample"]) -> Any:
+            sample = shared(jax.tree.map(lambda x: x[index], samples))
+            of_actor = jax.value_and_grad(actor_loss, has_aux=True)(networks.actor, sample)
+            return of_actor, jax.value_and_grad(critic_loss)(networks.critic, sample)
+
+        ((a_loss, extra), a_gradient), (c_loss, c_gradient) = gradients(shared(index))
         actor, actor_opt = step(networks.actor, a_gradient, networks.actor_opt, hparams.actor_lr)
         critic, critic_opt = step(networks.critic, c_gradient, networks.critic_opt, hparams.critic_lr)
         return ActorCritic(actor, critic, actor_opt, critic_opt), (a_loss, c_loss, *extra)
 
+    samples = gathered(samples)
     networks, losses = jax.lax.scan(minibatch, networks, indices)
     return networks, jax.tree.map(jnp.mean, losses)
 

@@ -17,7 +17,7 @@ import numpy as np
 import mec_jax
 from algos.algorithms import algorithm
 from algos.export import export_policy
-from algos.runs import RunConfig, as_arrays
+from algos.run_config import RunConfig, as_arrays
 from mec_jax.episodes import evaluation_keys
 from mec_jax.evaluation import solver_of
 from mec_jax.policy import load_policy

@@ -449,6 +449,7 @@ class Algorithm[C, H, S, L]:
     to_network: Callable[[Problem, PyTree, C, L], Network]  # for export, with the environment's parameters
     from_network: Callable[[Network], tuple[C, L]]  # what `to_network` was given; other fields of the Config default
     budget: str = "num_frames"  # field of the Config that says how long a run is; of another name, it counts updates
+    lanes: Callable[[C], int] = lambda config: 1  # side by side: any number of devices that divides it may share them
 
     def within(self, env: Problem, config: C, frames: int) -> C:
         """The Config for a budget of environment frames: as many whole chunks as go into it, one at least.

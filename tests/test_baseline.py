@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mec_jax
-from algos.runs import RunConfig
+from algos.run_config import RunConfig
 from benchmarks import baseline
 from mec_jax.solvers.offloading import lower_bounds
 

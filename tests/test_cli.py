@@ -23,7 +23,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from algos import cli, export, loop, mahppo
 from algos.cli.console import console
-from algos.runs import RunConfig, load_run
+from algos.run_config import RunConfig
+from algos.runs import load_run
 from mec_jax.policy import load_policy, save_policy
 from mec_jax.solvers import offloading
 

@@ -15,7 +15,7 @@ from algos import drl_es
 from algos.actor import actor_policy, each_slot
 from algos.algorithms import make_env
 from algos.drl_es import Config, HParams, advantages, along_ranks, make_trainer, selected
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.observations import Slots

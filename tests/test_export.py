@@ -19,7 +19,7 @@ from algos.actor import make_actor
 from algos.algorithms import algorithm, make_env
 from algos.export import export_policy, import_policy
 from algos.normalise import Moments
-from algos.runs import RunConfig, as_arrays
+from algos.run_config import RunConfig, as_arrays
 from mec_jax import episodes
 from mec_jax.contracts import Rulers, Solver
 from mec_jax.envs.multi_exit import MultiExitAllocation, Params

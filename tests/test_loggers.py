@@ -12,7 +12,8 @@ import pytest
 
 from algos import loggers, loop, ppo
 from algos.loggers import Logger, TensorBoard, logged
-from algos.runs import RunConfig, RunFolder
+from algos.run_config import RunConfig
+from algos.runs import RunFolder
 
 CONFIG = ppo.Config(
     num_frames=48, num_envs=2, rollout=8, epochs=1, minibatches=1, updates_per_chunk=1, trunk=(4,), critic=(4,)

@@ -25,7 +25,7 @@ from algos.mahppo import (
     read,
 )
 from algos.networks import MLP, StackedDense, init_parameters, init_uniform
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.solvers.offloading.policies import baselines

@@ -20,7 +20,7 @@ from algos.algorithms import make_env
 from algos.distributions import heads_of, hybrid, to_action
 from algos.normalise import CLIP, merge, moments, standardise
 from algos.rollout import Transition, gae
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from mec_jax.contracts import preset_for
 from mec_jax.episodes import evaluation_keys, play_episodes
 from tests.toys import EACH_KIND, SPACE, Forever, Mixed, Target

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 import mec_jax
 from algos import cli, drl_es, mahppo, ppo, runs
 from algos.algorithms import algorithm, algorithms
-from algos.runs import RunConfig, as_arrays, read_config
+from algos.run_config import RunConfig, as_arrays
+from algos.runs import read_config
 from benchmarks.robustness import hyper_parameters
 from mec_jax.files import MAX_COUNT
 from mec_jax.ranges import (

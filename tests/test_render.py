@@ -19,7 +19,7 @@ from PIL import Image, ImageSequence
 import mec_jax
 from algos import cli, export, mahppo, runs
 from algos.cli.console import console
-from algos.runs import RunConfig
+from algos.run_config import RunConfig
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
 from mec_jax.episodes import Episodes, Policy, play_episode
 from mec_jax.physics.frame import COMPUTING, FREE, TRANSMITTING

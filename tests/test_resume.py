@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from algos import cli, loop, runs
-from algos.runs import RunConfig, RunFolder, load_run
+from algos.run_config import RunConfig
+from algos.runs import RunFolder, load_run
 from benchmarks.robustness.kill_resume import leaves
 from tests.test_cli import (
     ENVIRONMENT,

@@ -20,7 +20,8 @@ import pytest
 from algos import loop
 from algos.algorithms import algorithm
 from algos.cli import main
-from algos.runs import RunFolder, as_arrays, new_run, read_run
+from algos.run_config import as_arrays, new_run, read_run
+from algos.runs import RunFolder
 from algos.sweep import Sweep, scorer, sweep
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Lanes

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from algos.runs import RunConfig, new_run
+from algos.run_config import RunConfig, new_run
 from algos.sweep.proposals import SAMPLERS, check_sampler, propose, told
 from algos.sweep.space import Axis, Space, space, with_point, written
 

@@ -21,7 +21,8 @@ import mec_jax
 from algos import algorithms
 from algos.export import export_policy, import_policy
 from algos.loop import train
-from algos.runs import RunConfig, RunFolder
+from algos.run_config import RunConfig
+from algos.runs import RunFolder
 from mec_jax import registry
 from mec_jax.contracts import Column, Preset, Rulers, Solver, Traits
 from mec_jax.evaluation import evaluate

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from algos.cli import stop
+from algos.cli.arguments import share_cores
 from mec_jax.files import reason
 
 __all__ = ["main"]
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         try:
-            _check_surroundings()
+            _check_surroundings(arguments)
             command = tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments)
             if isinstance(command, Compiling):
                 command.use_cache()
@@ -66,8 +67,8 @@ def _end(text: str, code: int) -> None:
     sys.exit(code)
 
 
-def _check_surroundings() -> None:
-    """Refuse a working folder that is gone, and settings of the environment that JAX can't start with.
+def _check_surroundings(arguments: Sequence[str]) -> None:
+    """Refuse a working folder that is gone, and settings of the environment that JAX can't start with; and start it.
 
     Raises:
         ValueError: If there are any.
@@ -84,6 +85,7 @@ def _check_surroundings() -> None:
             raise ValueError(f"XLA does not start with XLA_FLAGS={flags!r} ({said}): mend it or unset it")
     import jax
 
+    share_cores(arguments)
     try:
         jax.devices()
     except RuntimeError as error:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from algos.algorithms import algorithm, algorithms, make_env
+from algos.cli.arguments import option
 from algos.cli.shared import Compiling, given
 from mec_jax.contracts import preset_for
 from mec_jax.registry import registered_envs, static_arguments
 
 if TYPE_CHECKING:
-    from algos.runs import RunConfig
+    from algos.run_config import RunConfig
 
 DEFAULT_ENV = "MultiUEOffloading-v0"
 
@@ -52,7 +53,7 @@ class RunOptions(Compiling):
         Raises:
             ValueError: If something is not there, or out of its range.
         """
-        from algos.runs import SEED, RunConfig
+        from algos.run_config import SEED, RunConfig
         from mec_jax.files import check_count
 
         SEED._replace(name="--seed").check(self.seed)
@@ -100,12 +101,15 @@ def _from[O: RunOptions](kind: type[O], run: "RunConfig") -> type[O]:
         "params": run.env_params,
         "preset": run.preset,
         "seed": run.seed,
+        "devices": run.devices,
     }
+    known = {about.name for about in dataclasses.fields(kind)}
+    defaults = {name: value for name, value in defaults.items() if name in known}
     return _made(kind, defaults, run.config, run.hparams)
 
 
 def _read_run(path: Path) -> "RunConfig":
-    from algos.runs import read_run
+    from algos.run_config import read_run
 
     return read_run(path)
 
@@ -134,32 +138,6 @@ def _unchecked(kind: Any) -> Any:
     where = ("__module__", "__qualname__", "__doc__", "__firstlineno__")  # tyro reads what a field means in the source
     about = {name: vars(kind)[name] for name in where if name in vars(kind)}
     return type(kind.__name__, (kind,), {**about, "__post_init__": lambda self: None})
-
-
-def check_resume(arguments: Sequence[str], source: str) -> None:
-    """Refuse `--resume` with options that say otherwise.
-
-    Args:
-        arguments: Of the process.
-        source: What says all, as an error calls it.
-
-    Raises:
-        ValueError: If there are any.
-    """
-    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    others = [name for name in names if name not in ("--resume", "--help", "--cache", "--no-cache")]
-    if "--resume" in names and others:
-        raise ValueError(f"--resume takes all from {source}: leave out {', '.join(others)}")
-
-
-def option(arguments: Sequence[str], name: str) -> str | None:
-    """What is given for an option."""
-    for position, argument in enumerate(arguments):
-        if argument == name and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{name}="):
-            return argument.removeprefix(f"{name}=")
-    return None
 
 
 def _network(env_id: str, profile: str | None) -> dict[str, str | None]:

@@ -45,7 +45,7 @@ class Render(Compiling):
         """Play, draw and write."""
         import jax
 
-        from algos.runs import SEED
+        from algos.run_config import SEED
         from mec_jax.render import check_path
 
         check_path(self.out)

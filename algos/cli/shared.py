@@ -11,7 +11,7 @@ from algos.algorithms import algorithm
 from algos.cli.console import console
 
 if TYPE_CHECKING:
-    from algos.runs import RunConfig
+    from algos.run_config import RunConfig
     from mec_jax.evaluation import Report
 
 

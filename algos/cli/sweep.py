@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import tyro
 
 from algos.cli import stop
+from algos.cli.arguments import check_resume
 from algos.cli.console import console
-from algos.cli.options import RunOptions, check_resume, with_parts
+from algos.cli.options import RunOptions, with_parts
 from mec_jax.files import check_count, check_folder
 
 if TYPE_CHECKING:

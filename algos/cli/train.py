@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,14 +11,16 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli import stop
+from algos.cli.arguments import check_resume
 from algos.cli.console import console
-from algos.cli.options import RunOptions, check_resume, with_parts
+from algos.cli.options import RunOptions, with_parts
 from algos.cli.shared import print_report, title
 from mec_jax.files import check_folder
 
 if TYPE_CHECKING:
     from algos.loop import Result
-    from algos.runs import RunConfig, RunFolder
+    from algos.run_config import RunConfig
+    from algos.runs import RunFolder
     from mec_jax.contracts import Trainer
 
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 class Train(RunOptions):
     """Train, compare with the rulers, and leave curve, checkpoint and policy in a run folder."""
 
+    devices: int = 1
+    """Devices that share the environments; of a CPU's cores, too."""
     out: Path | None = None
     """Run folder; by default runs/ALGORITHM-SEED-TIME."""
     resume: Path | None = None
@@ -35,12 +39,15 @@ class Train(RunOptions):
 
     def run(self) -> None:
         """Train and report."""
+        from algos.run_config import DEVICES
+
         if self.algorithm or self.resume is None:
             algorithm(self.algorithm)
         if self.resume is not None:
             train(None, self.resume)
             return
-        run = self.chosen()
+        DEVICES._replace(name="--devices").check(self.devices)
+        run = replace(self.chosen(), devices=self.devices)
         if self.out is not None:
             check_folder(self.out, "--out")
         name = f"{self.algorithm}-seed{self.seed}-{time.strftime('%Y%m%d-%H%M%S')}"

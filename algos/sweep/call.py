@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from algos.runs import RunConfig, new_run
+from algos.run_config import RunConfig, new_run
 from algos.sweep.lanes import devices
 from algos.sweep.proposals import SAMPLERS, check_sampler
 from algos.sweep.report import report as write_report
@@ -90,7 +90,7 @@ def sweep(
         out: Folder; by default sweeps/ALGORITHM-ENV-TIME.
         planned: Called with what will be run, before anything is compiled.
         progress: Called meanwhile.
-        **run: As of `algos.runs.new_run`: static, params, preset, seed, config, hparams.
+        **run: As of `algos.run_config.new_run`: static, params, preset, seed, config, hparams.
 
     Raises:
         ValueError: If something is not there, does not fit or is too large, or the folder holds another sweep.

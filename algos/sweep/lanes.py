@@ -16,7 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from algos.algorithms import algorithm
-from algos.runs import RunConfig, as_arrays
+from algos.run_config import RunConfig, as_arrays
 from mec_jax.contracts import Episodes
 from mec_jax.episodes import evaluation_keys, play_episode
 from mec_jax.memory import check_memory, limit, operations, peak_bytes

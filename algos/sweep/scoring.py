@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from algos.runs import RunConfig
+from algos.run_config import RunConfig
 from algos.sweep.lanes import Lanes, Outcome, group
 from algos.sweep.space import with_point
 from mec_jax.episodes import evaluation_keys

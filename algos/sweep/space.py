@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from algos.algorithms import algorithm
-from algos.runs import RunConfig
+from algos.run_config import RunConfig
 from mec_jax.contracts import Problem
 from mec_jax.files import did_you_mean, shown
 from mec_jax.parameters import Parameter

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from algos.integrity import sealed, unsealed
-from algos.runs import MAX_CONFIG, SEED, RunConfig, lock, run_of
+from algos.run_config import MAX_BYTES, SEED, RunConfig, run_of
+from algos.runs import lock
 from algos.sweep.journal import Journal, Key, Record
 from algos.sweep.lanes import devices, group
 from algos.sweep.proposals import check_sampler, propose
@@ -96,7 +97,7 @@ def read_study(folder: Path) -> Study:
     """
     file = folder / STUDY
     try:
-        fields, is_sealed = unsealed(read_text(file, MAX_CONFIG))
+        fields, is_sealed = unsealed(read_text(file, MAX_BYTES))
         if not is_sealed:
             raise ValueError("it has no digest")
         base, axes = run_of(fields.pop("base")), fields.pop("space")

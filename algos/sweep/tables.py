@@ -12,7 +12,7 @@ import numpy as np
 
 from algos.algorithms import algorithm
 from algos.integrity import sealed
-from algos.runs import RunConfig
+from algos.run_config import RunConfig
 from algos.sweep.extras import has, needs
 from algos.sweep.space import with_point, written
 from algos.sweep.study import PRESET, Sweep

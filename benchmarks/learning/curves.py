@@ -21,7 +21,7 @@ import numpy as np
 
 from algos.algorithms import algorithm, make_env
 from algos.curves import CURVE_EPISODES
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from benchmarks.harness.machine import machine
 from benchmarks.harness.results import RESULTS, command_line, write_result
 from mec_jax.contracts import Episodes

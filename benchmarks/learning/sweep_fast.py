@@ -21,7 +21,7 @@ import numpy as np
 
 import mec_jax
 from algos.mahppo import PRESETS, make_policy, make_trainer
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from benchmarks.harness.results import command_line
 from mec_jax.episodes import evaluation_keys, play_episodes
 

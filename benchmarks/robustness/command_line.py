@@ -28,7 +28,8 @@ from algos import cli
 from algos.algorithms import algorithm, algorithms
 from algos.cli import render, train
 from algos.cli.console import console
-from algos.runs import RunConfig, load_run
+from algos.run_config import RunConfig
+from algos.runs import load_run
 from benchmarks.harness.campaign import REFUSED, TAKEN, fate
 from benchmarks.robustness.corrupt_files import example_policy
 from mec_jax.registry import registered_envs, static_arguments

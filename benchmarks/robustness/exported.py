@@ -12,7 +12,7 @@ import mec_jax
 from algos.algorithms import algorithm, make_env
 from algos.export import export_policy
 from algos.normalise import Moments
-from algos.runs import RunConfig, as_arrays
+from algos.run_config import RunConfig, as_arrays
 from mec_jax.contracts import Problem
 
 

@@ -24,7 +24,8 @@ import numpy as np
 from algos import cli
 from algos.algorithms import algorithm, algorithms
 from algos.cli import train
-from algos.runs import CONFIG, RunConfig, read_config
+from algos.run_config import RunConfig
+from algos.runs import CONFIG, read_config
 from benchmarks.harness.campaign import TAKEN, fate
 from mec_jax.ranges import Range, ranges
 from mec_jax.registry import make

@@ -17,7 +17,7 @@ import numpy as np
 
 import mec_jax
 from algos import ppo
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from benchmarks.harness.machine import described, machine
 from benchmarks.harness.results import RESULTS, command_line, write_result
 from mec_jax.contracts import preset_for

@@ -13,7 +13,7 @@ import numpy as np
 
 from algos import drl_es
 from algos.export import export_policy
-from algos.runs import RunConfig, as_arrays
+from algos.run_config import RunConfig, as_arrays
 from benchmarks.harness.experiments import rounded
 from benchmarks.reproduce.decolla.hierarchical import SPLIT, block_times, by_flops, hierarchical
 from benchmarks.reproduce.decolla.inference import alone, together, use_variance

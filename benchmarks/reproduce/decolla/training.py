@@ -16,7 +16,7 @@ from jaxtyping import Array, Int
 
 from algos import drl_es
 from algos.actor import actor_policy
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from benchmarks.harness.experiments import rounded
 from benchmarks.harness.results import RESULTS
 from benchmarks.reproduce.decolla.inference import alone, stacked, together

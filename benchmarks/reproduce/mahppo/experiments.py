@@ -15,7 +15,7 @@ import numpy as np
 
 import mec_jax
 from algos.mahppo import Config, HParams, make_policy, make_trainer
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from benchmarks.harness.experiments import rounded
 from benchmarks.harness.results import write_result
 from benchmarks.learning.curves import Task, train

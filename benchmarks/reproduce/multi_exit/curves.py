@@ -10,7 +10,7 @@ import numpy as np
 
 from algos import ppo
 from algos.actor import actor_policy
-from algos.runs import as_arrays
+from algos.run_config import as_arrays
 from benchmarks.harness.experiments import Results
 from mec_jax.contracts import Policy
 from mec_jax.envs.multi_exit import MultiExitAllocation, Params

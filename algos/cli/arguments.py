@@ -1,0 +1,60 @@
+"""What is read of the arguments before there are commands."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mec_jax.files import read_text
+
+
+def option(arguments: Sequence[str], name: str) -> str | None:
+    """What is given for an option."""
+    for position, argument in enumerate(arguments):
+        if argument == name and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{name}="):
+            return argument.removeprefix(f"{name}=")
+    return None
+
+
+def check_resume(arguments: Sequence[str], source: str) -> None:
+    """Refuse `--resume` with options that say otherwise.
+
+    Args:
+        arguments: Of the process.
+        source: What says all, as an error calls it.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    others = [name for name in names if name not in ("--resume", "--help", "--cache", "--no-cache")]
+    if "--resume" in names and others:
+        raise ValueError(f"--resume takes all from {source}: leave out {', '.join(others)}")
+
+
+def share_cores(arguments: Sequence[str]) -> None:
+    """Make devices of a CPU's cores: for a sweep all, for training as many as the run shares. JAX makes one of all when
+    it starts, as the import of gymnax has it do. If XLA_FLAGS says how many, it stays with that.
+    """
+    if not arguments or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # What is wrong is said later; and JAX may have started, where `main` is called by other than `mec-jax`.
+    with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError):
+        count = cores if arguments[0] == "sweep" else _shared(arguments) if arguments[0] == "train" else 1
+        if count > 1:
+            import jax
+
+            jax.config.update("jax_num_cpu_devices", min(count, cores))
+
+
+def _shared(arguments: Sequence[str]) -> int:
+    """Devices that the run to be trained shares."""
+    folder, source = option(arguments, "--resume"), option(arguments, "--from")
+    if (given := option(arguments, "--devices")) is not None:
+        return int(given)
+    file = Path(folder) / "config.json" if folder is not None else source
+    return 1 if file is None else int(json.loads(read_text(file, 2**20)).get("devices", 1))
