@@ -15,7 +15,7 @@ import jax
 import pytest
 
 from algos import devices, ppo, runs
-from algos.cli.arguments import share_cores
+from algos.cli.arguments import devices_for
 from algos.run_config import RunConfig
 from algos.runs import read_config
 from tests import toy_algorithm
@@ -128,7 +128,9 @@ def test_a_run_of_before_there_were_devices_is_one_on_one(tmp_path: Path) -> Non
         (("train", "--resume", "missing"), None),
         (("train", "ppo"), None),
         (("train", "ppo", "--devices", "x"), None),
+        (("sweep", "ppo"), 4),
         (("evaluate", "--devices", "2"), None),
+        ((), None),
     ],
 )
 def test_cores_become_devices(
@@ -137,12 +139,12 @@ def test_cores_become_devices(
     asked: dict[str, int] = {}
     runs.RunFolder(tmp_path / "run", dataclasses.replace(RUN, devices=2)).close()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr("algos.cores.cores", lambda: 4)
     monkeypatch.setattr(jax.config, "update", asked.__setitem__)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    share_cores(arguments)
+    devices_for(arguments)
     assert asked.get("jax_num_cpu_devices") == made
     asked.clear()
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    share_cores(arguments)
+    devices_for(arguments)
     assert not asked

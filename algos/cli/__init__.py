@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from algos.cli import stop
-from algos.cli.arguments import share_cores
+from algos.cli.arguments import devices_for
 from mec_jax.files import reason
 
 __all__ = ["main"]
@@ -85,7 +85,7 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
             raise ValueError(f"XLA does not start with XLA_FLAGS={flags!r} ({said}): mend it or unset it")
     import jax
 
-    share_cores(arguments)
+    devices_for(arguments)
     try:
         jax.devices()
     except RuntimeError as error:

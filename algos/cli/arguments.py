@@ -1,7 +1,6 @@
 """What is read of the arguments before there are commands."""
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,20 +34,16 @@ def check_resume(arguments: Sequence[str], source: str) -> None:
         raise ValueError(f"--resume takes all from {source}: leave out {', '.join(others)}")
 
 
-def share_cores(arguments: Sequence[str]) -> None:
-    """Make devices of a CPU's cores: for a sweep all, for training as many as the run shares. JAX makes one of all when
-    it starts, as the import of gymnax has it do. If XLA_FLAGS says how many, it stays with that.
-    """
-    if not arguments or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def devices_for(arguments: Sequence[str]) -> None:
+    """Make devices of a CPU's cores: for a sweep all, for training as many as the run shares."""
     # What is wrong is said later; and JAX may have started, where `main` is called by other than `mec-jax`.
     with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError):
-        count = cores if arguments[0] == "sweep" else _shared(arguments) if arguments[0] == "train" else 1
-        if count > 1:
-            import jax
+        command = arguments[0] if arguments else ""
+        count = None if command == "sweep" else _shared(arguments) if command == "train" else 1
+        if count != 1:
+            from algos.cores import share_cores
 
-            jax.config.update("jax_num_cpu_devices", min(count, cores))
+            share_cores(count)
 
 
 def _shared(arguments: Sequence[str]) -> int:
