@@ -77,6 +77,11 @@ class Lanes:
 
     Attributes:
         trainer: Of one run.
+        init: Of one lane, `Batch -> state`, to be traced.
+        chunk: Of one lane, `(state, Batch) -> (state, Seen)`.
+        measure: Of one lane, `(state, Batch) -> Episodes`.
+        local: Devices.
+        at_once: Lanes of each that run at once.
         size: Lanes of a call.
         bytes: Estimate of what a call keeps at once, byte.
         seconds: Estimate of what a run takes on a core of a CPU.
@@ -105,7 +110,8 @@ class Lanes:
             return jax.vmap(lambda key: play_episode(env, scenario, policy, reads, key))(evaluation_keys(episodes))
 
         self.trainer = trainer
-        self._local = devices()
+        self.init, self.chunk, self.measure = init, chunk, evaluate
+        self.local = devices()
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch([run]))
         state = jax.eval_shape(init, one)
         self._functions: list[tuple[Callable[..., Any], tuple[PyTree, ...]]] = [
@@ -116,24 +122,24 @@ class Lanes:
         traced = [jax.make_jaxpr(function)(*given) for function, given in self._functions]
         needed = max(map(peak_bytes, traced))
         check_memory(f"a run of {run.algorithm} on {env.name}", needed)
-        self._at_once = self._fitting(needed, most)
-        self.size = len(self._local) * self._at_once
+        self.at_once = self._room(needed, most)
+        self.size = len(self.local) * self.at_once
         self.bytes = needed * self.size
         first, each, measured = map(operations, traced)
         self.seconds = (first + trainer.num_chunks * (each + measured)) / OPERATIONS
 
-    def _fitting(self, needed: int, most: int) -> int:
+    def _room(self, needed: int, most: int) -> int:
         """Lanes at once on a device."""
-        if self._local[0].platform == "cpu":
+        if self.local[0].platform == "cpu":
             return 1
-        about = self._local[0].memory_stats() or {}
+        about = self.local[0].memory_stats() or {}
         room = min(SHARE * about.get("bytes_limit", limit()), limit())
-        return max(1, min(int(room / max(needed, 1)), -(-most // len(self._local))))
+        return max(1, min(int(room / max(needed, 1)), -(-most // len(self.local))))
 
     @functools.cached_property
     def _programs(self) -> list[Any]:
-        mesh = jax.make_mesh((len(self._local),), ("lane",), (AxisType.Auto,), devices=self._local)
-        spec, at_once = PartitionSpec("lane"), self._at_once
+        mesh = jax.make_mesh((len(self.local),), ("lane",), (AxisType.Auto,), devices=self.local)
+        spec, at_once = PartitionSpec("lane"), self.at_once
         sharding = NamedSharding(mesh, spec)
 
         def spread(function: Callable[..., Any], shapes: tuple[PyTree, ...]) -> Any:
