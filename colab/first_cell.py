@@ -30,6 +30,12 @@ def jax_build():
     return ""
 
 
+def pip(*arguments):
+    done = subprocess.run([sys.executable, "-m", "pip", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"pip {arguments[0]} did not succeed: {done.stderr.strip()[-2000:]}")
+
+
 def wheel(folder):
     """mec_jax as a wheel: of the checkout that this notebook lies in, from beside the notebook, or from its address."""
     here = Path.cwd()
@@ -42,7 +48,7 @@ def wheel(folder):
         raise SystemExit(
             "There is no mec_jax here: put its wheel, mec_jax-*.whl, beside this notebook, and begin again."
         )
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source], check=True)
+    pip("wheel", "-q", "--no-deps", "-w", folder, source)
     return next(Path(folder).glob("mec_jax-*.whl"))
 
 
@@ -58,7 +64,7 @@ def install(*extras):
             versions = zipfile.ZipFile(file).read("mec_jax/constraints.txt")
         constraints = Path(folder, "constraints.txt")
         constraints.write_bytes(versions)
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-c", str(constraints), package], check=True)
+        pip("install", "-q", "-c", str(constraints), package)
     importlib.invalidate_caches()
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in ("numpy", "matplotlib")}
     if old := [name for name, version in loaded.items() if version not in (None, metadata.version(name))]:
@@ -85,8 +91,7 @@ if not build:
 
 import jax
 
-print(jax.devices())
-
 from algos.compilation_cache import keep_programs
 
 keep_programs()
+print(jax.devices())

@@ -127,15 +127,14 @@ def pip(cell: Any, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """pip's arguments; it makes a wheel, and installs nothing."""
     calls = []
 
-    def run(command: list[str], check: bool) -> None:
-        assert command[:3] == [sys.executable, "-m", "pip"] and check
-        calls.append(command[3:])
-        if command[3] == "wheel":
-            write_wheel(Path(command[command.index("-w") + 1]))
+    def pip(*arguments: str) -> None:
+        calls.append([*arguments])
+        if arguments[0] == "wheel":
+            write_wheel(Path(arguments[arguments.index("-w") + 1]))
         else:
-            calls.append([Path(command[command.index("-c") + 1]).read_text()])
+            calls.append([Path(arguments[arguments.index("-c") + 1]).read_text()])
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setitem(cell.names, "pip", pip)
     return calls
 
 
@@ -175,6 +174,11 @@ def test_more_extras_of_what_is_installed(cell: Any, pip: list[list[str]]) -> No
     assert cell.is_installed()
     cell.install("torch")
     assert pip[0][-1] == "mec_jax[torch]" and pip[1] == [(COLAB.parent / "constraints.txt").read_text()]
+
+
+def test_what_pip_refuses_is_said(cell: Any, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"pip install did not succeed: [^$]*nowhere\.txt"):
+        cell.pip("install", "-c", str(tmp_path / "nowhere.txt"), "mec_jax")
 
 
 def test_a_loaded_package_that_was_replaced_asks_for_a_restart(
