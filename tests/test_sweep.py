@@ -154,6 +154,7 @@ def test_the_command_and_the_call_give_the_same_table(unbroken: Sweep, tmp_path:
     assert len(tables[0]) == 12
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("sampler", ["sobol", "tpe"])
 def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(sampler: str, tmp_path: Path) -> None:
     options = {**OPTIONS, "sampler": sampler}

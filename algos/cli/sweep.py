@@ -36,6 +36,13 @@ class Sweep(RunOptions):
     """Of the evaluation scenario, by which a run is scored."""
     fresh: int = 5
     """Runs of the best and of the preset on seeds that nothing was chosen by."""
+    schedule: str = "full"
+    """full: each run to its end; halving: of every `--eta` choices the best goes on, that many times as far; pbt: the
+    worst quarter goes on from the states of the best, with its hyper-parameters perturbed."""
+    eta: int = 3
+    """Of halving."""
+    every: int = 1
+    """Chunks of updates between two perturbations of pbt."""
     out: Path | None = None
     """Folder; by default sweeps/ALGORITHM-ENV-TIME. One with the same sweep, stopped or not, goes on."""
     resume: Path | None = None
@@ -61,9 +68,8 @@ class Sweep(RunOptions):
         if self.points is not None:
             check_count("--points", self.points)
         check_count("--seeds", self.seeds, most=10_000)
-        return study_of(
-            self.chosen(), self.over, self.points, self.seeds, self.sampler, self.frames, self.episodes, self.fresh
-        )
+        names = ("over", "points", "seeds", "sampler", "frames", "episodes", "fresh", "schedule", "eta", "every")
+        return study_of(self.chosen(), **{name: getattr(self, name) for name in names})
 
 
 def command(arguments: Sequence[str]) -> type[Sweep]:

@@ -13,6 +13,7 @@ from algos.sweep.report import report as write_report
 from algos.sweep.scoring import Runner, Scorer
 from algos.sweep.space import space as make_space
 from algos.sweep.study import ASKED_RUNS, Plan, Progress, Study, Sweep
+from algos.sweep.together import run_together
 from mec_jax.files import check_choice, check_count
 
 __all__ = ["EPISODES", "FRESH", "folder_of", "scorer", "study_of", "sweep"]
@@ -32,6 +33,9 @@ def study_of(
     frames: int | None = None,
     episodes: int = EPISODES,
     fresh: int = FRESH,
+    schedule: str = "full",
+    eta: int = 3,
+    every: int = 1,
 ) -> Study:
     """What defines a sweep around a run. Arguments and errors as of `sweep`."""
     base = base.within(frames)
@@ -48,7 +52,7 @@ def study_of(
             f"the grid has {choices * problems} points, not {points}: leave out the number, or take another sampler"
         )
     asked = max(1, round(ASKED_RUNS.get(devices()[0].platform, ASKED_RUNS["gpu"]) / (problems * seeds)))
-    return Study(base, found, sampler, choices, seeds, frames, episodes, asked, fresh)
+    return Study(base, found, sampler, choices, seeds, frames, episodes, asked, fresh, schedule, eta, every)
 
 
 def folder_of(study: Study) -> Path:
@@ -67,6 +71,9 @@ def sweep(
     frames: int | None = None,
     episodes: int = EPISODES,
     fresh: int = FRESH,
+    schedule: str = "full",
+    eta: int = 3,
+    every: int = 1,
     out: str | Path | None = None,
     planned: Callable[[Plan], None] = lambda plan: None,
     progress: Callable[[Progress], None] = lambda progress: None,
@@ -87,6 +94,11 @@ def sweep(
         frames: Budget of environment frames of a run, in whole chunks; by default the preset's.
         episodes: Of the evaluation scenario, by which runs are scored.
         fresh: Runs of the best and of the preset on seeds that nothing was chosen by.
+        schedule: full, each run to its end; halving, where of `eta` choices the best one goes on `eta` times as far;
+            or pbt, population-based training, where the worst quarter goes on from the states of the best with its
+            hyper-parameters perturbed.
+        eta: Of halving.
+        every: Chunks of updates between two perturbations of pbt.
         out: Folder; by default sweeps/ALGORITHM-ENV-TIME.
         planned: Called with what will be run, before anything is compiled.
         progress: Called meanwhile.
@@ -96,7 +108,7 @@ def sweep(
         ValueError: If something is not there, does not fit or is too large, or the folder holds another sweep.
     """
     base = new_run(algorithm, env_id, **run)
-    study = study_of(base, over, points, seeds, sampler, frames, episodes, fresh)
+    study = study_of(base, over, points, seeds, sampler, frames, episodes, fresh, schedule, eta, every)
     found = Sweep(Path(out) if out is not None else folder_of(study), study)
     with closing(found):
         carry_out(found, planned, progress)
@@ -110,7 +122,10 @@ def carry_out(
 ) -> list[str]:
     """Run what a sweep lacks, confirm its best, and write what it leaves; the names of the files."""
     planned(found.plan())
-    found.run(progress)
+    if found.study.schedule == "full":
+        found.run(progress)
+    else:
+        run_together(found, progress)
     found.confirm(progress)
     return write_report(found)
 

@@ -29,12 +29,16 @@ def importance(sweep: Sweep, problem: int | None) -> dict[str, float]:
     worth = {trial: value for trial, value in worth.items() if math.isfinite(value)}
     if len(worth) < FEWEST or len(space.choices) < 2 or len(set(worth.values())) < 2:
         return {}
-    known = distributions(space)
+    furthest, known = set(sweep.furthest(problem)), distributions(space)
+    # Only the order counts, and who was left behind comes after who went on.
+    order = sorted(worth, key=lambda trial: (trial in furthest, worth[trial]))
     study = optuna.create_study(direction="maximize")
     study.add_trials(
         [
-            optuna.trial.create_trial(params=labelled(space, sweep.choice(trial)), distributions=known, value=value)
-            for trial, value in worth.items()
+            optuna.trial.create_trial(
+                params=labelled(space, sweep.choice(trial)), distributions=known, value=float(rank)
+            )
+            for rank, trial in enumerate(order)
         ]
     )
     quantile = max(0.1, 4 / len(worth))  # the best four at least

@@ -80,10 +80,14 @@ def curves(sweep: Sweep, problem: int) -> Mapping[str, Curves]:
     if trial is None:
         return {}
     fresh = sweep.study.fresh_seeds
-    seeds = fresh or range(sweep.study.base.seed, sweep.study.base.seed + sweep.study.seeds)
+    seeds: Sequence[int] = fresh or range(sweep.study.base.seed, sweep.study.base.seed + sweep.study.seeds)
     scale = sweep.runner.scale(sweep.study.run(sweep.choice(trial), problem, sweep.study.base.seed))
     found = {}
+    if sweep.study.schedule == "pbt":  # its best can't be run again
+        seeds = range(sweep.study.base.seed, sweep.study.base.seed + 1)
     for name, which in (("best", trial), *([("preset", PRESET)] if fresh else [])):
+        if which == PRESET:
+            seeds = fresh
         results = sweep.results(which, problem, seeds)
         frames = np.array([frame for frame, _ in results[0].curve])
         returns = np.array([[mean for _, mean in result.curve] for result in results])

@@ -123,7 +123,7 @@ class Population:
         Args:
             crowd: Before.
             chunks: Of each run.
-            keep: Choices that go on, in successive halving.
+            keep: Choices that go on, in successive halving; 0 after the last rung, which perturbs nothing.
         """
         there = int(np.sum(np.asarray(crowd.member) >= 0))
         turns = -(-there // self.lanes.size)
@@ -148,7 +148,7 @@ class Population:
         worth = jnp.where(alive & seen.finite & jnp.isfinite(worth), worth, -jnp.inf)
         key, drawn = jax.random.split(crowd.key)
         crowd = crowd._replace(state=state, key=key)
-        step = partial(self._perturbed, key=drawn) if self.axes else partial(self._halved, keep=keep)
+        step = partial(self._perturbed, keep=keep, key=drawn) if self.axes else partial(self._halved, keep=keep)
         after, parent = step(crowd, worth)
         state, given, member = jax.lax.with_sharding_constraint(after[:3], self._spread)
         return Crowd(state, given, member, after.key), (parent, played, seen)
@@ -201,12 +201,12 @@ class Population:
         member = jnp.where(goes_on[source], member, -1)
         return Crowd(state, given, member, crowd.key), member
 
-    def _perturbed(self, crowd: Crowd, worth: Float[Array, " place"], key: Array) -> tuple[Crowd, Array]:
+    def _perturbed(self, crowd: Crowd, worth: Float[Array, " place"], keep: Array, key: Array) -> tuple[Crowd, Array]:
         """The worst quarter goes on from the states of the best, with their numbers perturbed."""
         rank = jnp.zeros(self.places, jnp.int32).at[jnp.argsort(-worth, stable=True)].set(jnp.arange(self.places))
         by_rank = jnp.argsort(rank)
         quarter = self.size // QUARTER
-        is_worst = (rank >= self.size - quarter) & (crowd.member >= 0)
+        is_worst = (rank >= self.size - quarter) & (crowd.member >= 0) & (keep > 0)
         source = jnp.where(is_worst, by_rank[jnp.clip(rank - (self.size - quarter), 0)], jnp.arange(self.places))
         state, hparams = jax.tree.map(lambda x: x[source], (crowd.state, crowd.given.hparams))
         anew = jax.vmap(jax.random.fold_in)(state.key, crowd.member)  # or it would draw what its parent draws

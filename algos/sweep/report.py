@@ -2,12 +2,17 @@
 
 import math
 
+import numpy as np
+
+from algos.integrity import unsealed
 from algos.sweep import tables
 from algos.sweep.extras import has
 from algos.sweep.importance import importance
+from algos.sweep.journal import Key
 from algos.sweep.pictures import measure_name, problem_name, write_pictures
-from algos.sweep.study import Sweep
+from algos.sweep.study import PRESET, Sweep
 from algos.sweep.tables import Gain, Mean, best_run, gains, means, train_line
+from algos.sweep.together import POLICY, SCHEDULE, WINNER
 from mec_jax.files import write_text
 
 __all__ = ["REPORT", "report", "text"]
@@ -24,6 +29,7 @@ def report(sweep: Sweep) -> list[str]:
 
         names.append(write_page(sweep))
     write_text(sweep.folder / REPORT, text(sweep))
+    names += [name for name in (POLICY, SCHEDULE) if (sweep.folder / name).exists()]
     return [*names, REPORT]
 
 
@@ -46,6 +52,11 @@ def _about(sweep: Sweep) -> list[str]:
     about = (
         f"{counts}, {study.seeds} seed{'s' * (study.seeds > 1)}: sampler {study.sampler}, preset {study.base.preset}."
     )
+    about += {
+        "full": "",
+        "halving": f" Successive halving: of {study.eta} choices the best goes on, {study.eta} times as far.",
+        "pbt": f" Population-based training: perturbed every {study.every} chunks.",
+    }[study.schedule]
     swept = ", ".join(f"`{axis.text()}`" for axis in study.space.axes)
     lines = [f"{about} Swept: {swept}."]
     scale = sweep.runner.scale(study.run(sweep.choice(0), 0, study.base.seed))
@@ -78,11 +89,28 @@ def _best(sweep: Sweep, problem: int | None) -> list[str]:
     if run is None:
         scoreless = problem is None and not sweep.is_scored
         return ["Without scores, returns of several problems don't compare." if scoreless else "Every choice diverged."]
+    if sweep.study.schedule == "pbt":
+        return [_winner_words(sweep)]
     lines = []
     gain = next((gain for gain in gains(sweep) if gain.problem == problem), None)
     if gain is not None:
         lines += [gain_words(gain, measure_name(sweep)), ""]
     return [*lines, "```sh", train_line(run), "```"]
+
+
+def _winner_words(sweep: Sweep) -> str:
+    """What population-based training came to."""
+    about, _ = unsealed((sweep.folder / WINNER).read_text())
+    words = (
+        f"The best member is `{POLICY}`, and how its hyper-parameters changed is in `{SCHEDULE}`: no single run gives "
+        f"it. On {sweep.study.episodes} episodes by which nothing was chosen its {measure_name(sweep)} is "
+        f"{about['worth']:.4f} [{about['low']:.4f}, {about['high']:.4f}]"
+    )
+    fresh = [sweep.records[Key(PRESET, 0, seed)].result.worth for seed in sweep.study.fresh_seeds]
+    if not fresh:
+        return f"{words}."
+    preset = f"{np.mean(fresh):.4f}, from {min(fresh):.4f} to {max(fresh):.4f} over {len(fresh)} seeds"
+    return f"{words}; the preset's is {preset}. The population took {sweep.study.choices} times as many frames."
 
 
 def gain_words(gain: Gain, measure: str) -> str:

@@ -16,7 +16,7 @@ from mec_jax.episodes import evaluation_keys
 from mec_jax.evaluation import Scale, scale_of
 from mec_jax.statistics import bootstrap_interval
 
-__all__ = ["Result", "Runner", "Scorer"]
+__all__ = ["Result", "Runner", "Scorer", "result_of"]
 
 
 class Result(NamedTuple):
@@ -102,7 +102,7 @@ class Runner:
                 outcomes = lanes([runs[place] for place in now], told)
                 each = (time.perf_counter() - begin) / len(now)
                 yield [
-                    (place, _result(outcome, self.scale(runs[place]), each))
+                    (place, result_of(outcome, self.scale(runs[place]), each))
                     for place, outcome in zip(now, outcomes, strict=True)
                 ]
                 done += len(now)
@@ -113,7 +113,14 @@ def _scale(run: RunConfig, episodes: int) -> Scale | None:
     return scale_of(env, env.evaluation_params(params), evaluation_keys(episodes))
 
 
-def _result(outcome: Outcome, scale: Scale | None, seconds: float) -> Result:
+def result_of(outcome: Outcome, scale: Scale | None, seconds: float) -> Result:
+    """What a run came to, on the scale of its scenario.
+
+    Args:
+        outcome: Of the run.
+        scale: Of its scenario.
+        seconds: That it took.
+    """
     episodes = outcome.episodes
     returns = np.asarray(episodes.episode_return, float)
     is_scored = scale is not None and not outcome.diverged

@@ -24,10 +24,11 @@ from algos.sweep.lanes import devices, group
 from algos.sweep.proposals import check_sampler, propose
 from algos.sweep.scoring import Result, Runner
 from algos.sweep.space import Axis, Space, with_point
-from mec_jax.files import check_count, check_folder, read_text, reason, remove_unfinished, write_text
+from mec_jax.files import check_choice, check_count, check_folder, read_text, reason, remove_unfinished, write_text
 
 __all__ = ["Plan", "Progress", "Study", "Sweep", "read_study"]
 
+SCHEDULES = ("full", "halving", "pbt")
 STUDY, TRIALS = "sweep.json", "trials.jsonl"
 PRESET = -1
 """Trial of the preset itself."""
@@ -52,6 +53,9 @@ class Study:
     episodes: int  # of the evaluation scenario
     asked: int  # choices at a time, where what came before decides
     fresh: int  # runs on seeds that nothing was chosen by, of the best and of the preset
+    schedule: str = "full"  # or successive halving, or population-based training
+    eta: int = 3  # of successive halving: one choice of so many goes on, so many times as far
+    every: int = 1  # chunks between two perturbations of population-based training
 
     def __post_init__(self) -> None:
         check_count("points", self.choices)
@@ -60,6 +64,26 @@ class Study:
         check_count("fresh", self.fresh, least=0, most=10_000)
         SEED._replace(name="the last seed").check(self.base.seed + self.seeds + self.fresh - 1)
         check_sampler(self.sampler, self.space, self.choices)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_count("eta", self.eta, least=2)
+        check_count("every", self.every)
+        if self.schedule != "full":
+            self._check_population()
+
+    def _check_population(self) -> None:
+        names = [axis.name for axis in self.space.choices]
+        if static := [name for name in names if name.startswith("config.")]:
+            raise ValueError(f"{static[0]} is static, and a population shares one program: take the schedule full")
+        if self.sampler == "tpe":
+            raise ValueError("the sampler tpe asks by what it was told, a population begins at once: take sobol")
+        if self.schedule == "halving":
+            return
+        if not names:
+            raise ValueError("population-based training perturbs hyper-parameters: sweep some hparams")
+        if len(self.problems) > 1 or self.seeds > 1:
+            raise ValueError("population-based training has one problem and one seed: sweep others apart")
+        if self.choices < 4:
+            raise ValueError(f"{self.choices} choices are no population: take 4 at least")
 
     @functools.cached_property
     def problems(self) -> list[dict[str, Any]]:
@@ -161,7 +185,7 @@ class Sweep:
 
     def __init__(self, folder: Path, study: Study | None = None) -> None:
         self.folder = folder
-        with self._writing():
+        with self.writing():
             if study is None or (folder / STUDY).exists():
                 there = read_study(folder)
                 if study is not None and study.without_size() != there.without_size():
@@ -197,7 +221,8 @@ class Sweep:
         self._lock.close()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Errors of the file system as errors of use."""
         try:
             yield
         except OSError as error:
@@ -215,7 +240,7 @@ class Sweep:
         study, problems = self.study, len(self.study.problems)
         axes = [axis for axis in study.space.axes if axis.name.startswith(("config.", "static."))]
         sizes = [len(axis.values) or int(axis.high - axis.low) + 1 for axis in axes]
-        first = study.run(self._choices(0, 1)[0], 0, study.base.seed)
+        first = study.run(self.choices(0, 1)[0], 0, study.base.seed)
         lanes = self.runner.lanes(first, study.choices * problems * study.seeds)
         return Plan(
             study.choices,
@@ -231,7 +256,7 @@ class Sweep:
             study.choices * problems * study.seeds * lanes.seconds / len(devices()),
         )
 
-    def _choices(self, first: int, count: int) -> list[dict[str, Any]]:
+    def choices(self, first: int, count: int) -> list[dict[str, Any]]:
         """Choices of the next trials: as they were run, if they were."""
         history = [(self.choice(trial), self.worth(trial)) for trial in range(first)]
         known = {trial: self.choice(trial) for trial in range(first, first + count) if trial in self._journal.choices}
@@ -258,9 +283,17 @@ class Sweep:
         step = self.study.asked if adaptive else self.study.choices
         for first in range(0, self.study.choices, step):
             count = min(step, self.study.choices - first)
-            choices = self._choices(first, count)
+            choices = self.choices(first, count)
             keys = [key for trial in range(first, first + count) for key in self.study.keys(trial)]
             self.fill({key: choices[key.trial - first] for key in keys}, report)
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Keep records.
+
+        Raises:
+            OSError: If they can't be written.
+        """
+        self._journal.add(records)
 
     def fill(
         self, wanted: Mapping[Key, dict[str, Any]], report: Callable[[Progress], None] = lambda progress: None
@@ -290,8 +323,8 @@ class Sweep:
             report(Progress(there + done, total, left, best))
 
         for found in self.runner.results(runs, told):
-            with self._writing():
-                self._journal.add(Record(due[place], wanted[due[place]], result) for place, result in found)
+            with self.writing():
+                self.add([Record(due[place], wanted[due[place]], result) for place, result in found])
             best = self.best_worth()
 
     def finished(self) -> list[int]:
@@ -312,9 +345,20 @@ class Sweep:
         """The trial with the greatest mean worth on a problem; without one, by the mean score over all problems. None
         if there is none that did not diverge, or, over several problems, where there are no scores.
         """
-        worth = {trial: self.mean(trial, problem) for trial in self.finished()}
+        worth = {trial: self.mean(trial, problem) for trial in self.furthest(problem)}
         finite = {trial: value for trial, value in worth.items() if math.isfinite(value)}
         return max(finite, key=lambda trial: finite[trial], default=None)
+
+    def furthest(self, problem: int | None) -> list[int]:
+        """Of the trials that are done, those that were trained longest: under successive halving the last rung's."""
+        if self.study.schedule != "halving":
+            return self.finished()
+        problems = range(len(self.study.problems)) if problem is None else [problem]
+        length = {
+            trial: sum(len(self.records[Key(trial, one, self.study.base.seed)].result.curve) for one in problems)
+            for trial in self.finished()
+        }
+        return [trial for trial, rungs in length.items() if rungs == max(length.values())]
 
     @property
     def is_scored(self) -> bool:
@@ -342,9 +386,10 @@ class Sweep:
         """Run the best on each problem, the best over all, and the preset on fresh seeds."""
         wanted: dict[Key, dict[str, Any]] = {}
         overall = self.best()
+        is_pbt = self.study.schedule == "pbt"  # whose winner has no hyper-parameters, but a history of them
         for problem in range(len(self.study.problems)):
             for trial in dict.fromkeys((self.best(problem), overall, PRESET)):
-                if trial is not None:
+                if trial is not None and (trial == PRESET or not is_pbt):
                     choice = {} if trial == PRESET else self.choice(trial)
                     wanted |= {Key(trial, problem, seed): choice for seed in self.study.fresh_seeds}
         self.fill(wanted, report)

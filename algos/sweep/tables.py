@@ -71,7 +71,7 @@ class Mean(NamedTuple):
 
 
 def means(sweep: Sweep) -> list[Mean]:
-    """Of all trials that are done, on each problem, the best of each first."""
+    """Of all trials that are done, on each problem, the best of each first: of those that were trained longest."""
     study = sweep.study
     seeds = range(study.base.seed, study.base.seed + study.seeds)
     found = []
@@ -88,7 +88,9 @@ def means(sweep: Sweep) -> list[Mean]:
             returns = float(np.mean([result.episode_return for result in results]))
             diverged = sum(result.diverged for result in results)
             rows.append(Mean(trial, problem, float(worth.mean()), low, high, returns, diverged))
-        found += sorted(rows, key=lambda row: -row.worth if math.isfinite(row.worth) else math.inf)
+        furthest = set(sweep.furthest(problem))
+        rows.sort(key=lambda row: -row.worth if math.isfinite(row.worth) else math.inf)
+        found += sorted(rows, key=lambda row: row.trial not in furthest)
     return found
 
 
@@ -115,7 +117,7 @@ def gains(sweep: Sweep) -> list[Gain]:
     found = []
     for problem in problems:
         trial = sweep.best(problem)
-        if trial is None or not seeds:
+        if trial is None or not seeds or sweep.study.schedule == "pbt":
             continue
         best, preset = (_fresh(sweep, which, problem) for which in (trial, PRESET))
         difference = best - preset
@@ -157,7 +159,11 @@ def best_run(sweep: Sweep, problem: int | None) -> RunConfig | None:
 
 
 def write_best(sweep: Sweep) -> list[str]:
-    """Write `best.json`, of the best over all, and of several problems one file each; their names."""
+    """Write `best.json`, of the best over all, and of several problems one file each; their names. None of
+    population-based training, whose best is no run but a history.
+    """
+    if sweep.study.schedule == "pbt":
+        return []
     several = len(sweep.study.problems) > 1
     named: list[tuple[str, int | None]] = [(BEST, None if several else 0)]
     named += [(f"best-{problem}.json", problem) for problem in range(len(sweep.study.problems))] if several else []
