@@ -27,8 +27,8 @@ class Transition(NamedTuple):
 class Ended(NamedTuple):
     """Episodes that ended within a rollout."""
 
-    return_sum: Float[Array, ""]
-    episodes: Int[Array, ""]
+    return_sum: Float[Array, "*device"]  # of one frame a part for each, of a rollout in all
+    episodes: Int[Array, "*device"]
 
     def mean_return(self) -> Float[Array, ""]:
         """NaN if none ended."""

@@ -4,9 +4,10 @@
     XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m tests.on_devices --long
 
 Devices add floats up in another order than one, and a run answers to that. How much it may is measured: each initial
-parameter is moved up or down, at random, by as many roundings as a gradient has samples: so far the mean of so many
-terms may be off (`tests.tolerance`). The terms are of order one, logits, standardised observations and advantages, so a
-rounding is one of a parameter or of 1, whichever is greater. What several devices come to is no further off.
+parameter is moved up or down, at random, by as many roundings as a gradient has samples, so far the mean of so many
+terms may be off (`tests.tolerance`), times the steps that are taken. The terms are of order one, logits, standardised
+observations and advantages, so a rounding is one of a parameter or of 1, whichever is greater. What several devices
+come to is no further off. That is a fiftieth of what is learned, or less; a few millionths are what is found.
 """
 
 import functools
@@ -38,7 +39,7 @@ class Case(NamedTuple):
     algorithm: str
     make: Callable[[], Problem]
     config: dict[str, Any]
-    samples: int  # of which a gradient is the mean
+    roundings: int  # samples of a gradient, times steps
 
 
 ACTOR = {"updates_per_chunk": UPDATES, "trunk": (8,)}
@@ -59,16 +60,18 @@ def _allocation() -> Problem:
 
 
 CASES = {
-    "ppo": Case("ppo", _cart_pole, CRITIC, 8),
-    "ppo, all kinds of actions": Case("ppo", Target, CRITIC, 8),
-    "ppo, scaled rewards": Case("ppo", _offloading, {**CRITIC, "normalise_reward": True}, 8),
-    "ppo, odd minibatches": Case("ppo", Target, {**CRITIC, "rollout": 1, "minibatches": 4}, 1),
-    "mahppo": Case("mahppo", _offloading, {**CRITIC, "head": 8}, 8),
-    "mahppo, draws": Case("mahppo", _offloading, {**CRITIC, "head": 8, "sampling": "draws", "ratio": "per_head"}, 8),
-    "drl_es": Case("drl_es", _allocation, {**ES, "horizon": 8}, 4 * 8),
-    "drl_es, gradient": Case("drl_es", Target, {**ES, "evolution": "gradient", "mirrored": True}, 4),
-    "drl_es, carried": Case("drl_es", Target, {**ES, "population": "carried", "parents": 2}, 4),
-    "drl_es, no children": Case("drl_es", _allocation, {**ES, "children": 0, "horizon": 8}, 4 * 8),
+    "ppo": Case("ppo", _cart_pole, CRITIC, 8 * 12),
+    "ppo, all kinds of actions": Case("ppo", Target, CRITIC, 8 * 12),
+    "ppo, scaled rewards": Case("ppo", _offloading, {**CRITIC, "normalise_reward": True}, 8 * 12),
+    "ppo, odd minibatches": Case("ppo", Target, {**CRITIC, "rollout": 1, "minibatches": 4}, 24),
+    "mahppo": Case("mahppo", _offloading, {**CRITIC, "head": 8}, 8 * 12),
+    "mahppo, draws": Case(
+        "mahppo", _offloading, {**CRITIC, "head": 8, "sampling": "draws", "ratio": "per_head"}, 8 * 12
+    ),
+    "drl_es": Case("drl_es", _allocation, {**ES, "horizon": 8}, 32 * 3),
+    "drl_es, gradient": Case("drl_es", Target, {**ES, "evolution": "gradient", "mirrored": True}, 4 * 3),
+    "drl_es, carried": Case("drl_es", Target, {**ES, "population": "carried", "parents": 2}, 4 * 3),
+    "drl_es, no children": Case("drl_es", _allocation, {**ES, "children": 0, "horizon": 8}, 32 * 3),
 }
 
 
@@ -76,7 +79,8 @@ def prepared(case: Case) -> tuple[Trainer, tuple[PyTree, PyTree], Any]:
     """Trainer, its other arguments, and its first state."""
     env, learner = case.make(), algorithm(case.algorithm)
     trainer = learner.make_trainer(env, learner.config(**case.config))
-    arguments = (as_arrays(learner.hparams()), env.default_params)
+    # Where a gradient is next to nothing, Adam makes much of its rounding errors: not with this.
+    arguments = (as_arrays(learner.hparams(adam_eps=1e-3)), env.default_params)
     return trainer, arguments, jax.jit(trainer.init)(*arguments, jax.random.key(1))
 
 
@@ -121,7 +125,7 @@ def check(case: Case, counts: tuple[int, ...]) -> None:
     one = compiled(trainer, arguments, state, 1)
     run = functools.partial(ran, one, arguments, count=1)
     alone, rng = run(state), np.random.default_rng(0)
-    near = [run(changed(state, rng, case.samples)) for _ in range(CHANGES)]
+    near = [run(changed(state, rng, case.roundings)) for _ in range(CHANGES)]
     for count in counts:
         program = compiled(trainer, arguments, state, count)
         assert flops(program) < flops(one), f"{count} devices share nothing"
@@ -133,14 +137,14 @@ def check(case: Case, counts: tuple[int, ...]) -> None:
                 continue
             answer = max(np.nanmax(np.abs(other[name] - x), initial=0) for other in near)
             terms = max(np.nanmax(np.abs(x), initial=0), name.startswith("[1]"))  # of metrics, of order one
-            own = case.samples * (ROUNDING * terms + UNDERFLOW)
+            own = case.roundings * (ROUNDING * terms + UNDERFLOW)
             defined = ~np.isnan(x)  # no episode ended
             assert (np.isnan(together[name]) == ~defined).all(), name
             bound = Bounded(x[defined].astype(float), np.full(np.sum(defined), answer + own))
             assert_within(together[name][defined], bound, f"{name} on {count} devices")
 
 
-LONG = Case("ppo", _offloading, {**CRITIC, "num_envs": 16, "rollout": 8, "updates_per_chunk": 100}, 64)
+LONG = Case("ppo", _offloading, {**CRITIC, "num_envs": 16, "rollout": 8, "updates_per_chunk": 100}, 0)
 SEEDS = 8
 
 

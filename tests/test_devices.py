@@ -21,11 +21,23 @@ from algos.runs import read_config
 from tests import toy_algorithm
 from tests.errors import error_of
 from tests.on_devices import CASES
-from tests.test_cli import ENVIRONMENT, SIZES
 from tests.test_resume import assert_alike
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = RunConfig("ppo", "CartPole-v1", {}, {}, "fast", 0, ppo.Config(num_envs=4), ppo.HParams())
+SIZES = (
+    *(
+        "--config.num-frames",
+        "96",
+        "--config.num-envs",
+        "4",
+        "--config.rollout",
+        "8",
+        "--config.updates-per-chunk",
+        "1",
+    ),
+    *("--config.trunk", "8", "--config.critic", "8", "--config.minibatches", "2"),
+)
 MARKS = dict.fromkeys(("ppo", "mahppo", "drl_es"), pytest.mark.slow)
 
 
@@ -63,7 +75,7 @@ def test_long_runs_on_two_devices_end_as_well_as_on_one() -> None:
 
 @pytest.mark.full
 def test_a_run_on_two_devices_that_is_killed_ends_like_one_left_alone(tmp_path: Path) -> None:
-    command = ("algos.cli", "train", "mahppo", *ENVIRONMENT, *SIZES, "--devices", "2", "--out")
+    command = ("algos.cli", "train", "ppo", "--env", "CartPole-v1", *SIZES, "--devices", "2", "--out")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     must_succeed(on_cpus(2, *command, str(whole)))
     process = on_cpus(2, *command, str(killed))

@@ -383,6 +383,7 @@ def test_what_is_wrong_with_an_algorithm_is_found() -> None:
         "preset 'default' of reinforce: ValueError: rollout is 2.5": config_of(Unchecked, rollout=2.5),
         "slack: <class 'float'> declares no range": config_of(Undeclared),
         "is no pytree of whatever JAX puts in": config_of(learner.config, Strict()),
+        "lanes gives 0": {"lanes": lambda config: 0},
         "actor_loss is not finite": {"make_trainer": diverging},
         "decides otherwise": {"from_network": otherwise},
     }

@@ -29,7 +29,7 @@ class Train(RunOptions):
     """Train, compare with the rulers, and leave curve, checkpoint and policy in a run folder."""
 
     devices: int = 1
-    """Devices that share the environments; of a CPU's cores, too."""
+    """Devices that share the environments side by side. Those of a CPU are cores, which one device uses as well."""
     out: Path | None = None
     """Run folder; by default runs/ALGORITHM-SEED-TIME."""
     resume: Path | None = None

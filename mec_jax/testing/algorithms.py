@@ -101,6 +101,8 @@ def _check_training(algorithm: Algorithm, env: Problem, config: Any, params: PyT
     with works(f"{name}.make_trainer on {env.name}", "It takes a problem and a config that go together"):
         trainer = algorithm.make_trainer(env, config)
     require(isinstance(trainer, Trainer), f"{name}.make_trainer returns {trainer!r}: it must be a contracts.Trainer")
+    lanes = algorithm.lanes(config)
+    require(type(lanes) is int and lanes > 0, f"{name}.lanes gives {lanes!r}: it must be a whole number above 0")
     key = jax.random.key(0)
     with works(f"{name}: init and run under jit", "They are pure functions of traced numbers"):
         state = jax.jit(trainer.init)(hparams, params, key)
