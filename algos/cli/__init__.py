@@ -33,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else [*arguments]  # a submodule is called list
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be no text
-    import tyro  # takes long
-
-    from algos.cli.shared import Compiling
-
     try:
         try:
             _check_surroundings(arguments)
+            import tyro  # takes long
+
+            from algos.cli.shared import Compiling  # starts JAX
+
             command = tyro.extras.subcommand_cli_from_dict(_commands(arguments), prog="mec-jax", args=arguments)
             if isinstance(command, Compiling):
                 command.use_cache()
