@@ -18,7 +18,13 @@ def share_cores(count: int | None = None) -> None:
     Call it before anything that starts JAX, such as the import of gymnax or of an environment.
 
     Raises:
-        RuntimeError: If JAX has started.
+        RuntimeError: If JAX has started with another number.
     """
-    if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", min(count or cores(), cores()))
+    if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    wanted = min(count or cores(), cores())
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:
+        if len(jax.devices("cpu")) != wanted:
+            raise

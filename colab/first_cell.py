@@ -92,6 +92,8 @@ if not build:
 import jax
 
 from algos.compilation_cache import keep_programs
+from algos.cores import share_cores
 
 keep_programs()
+share_cores()  # each core of a CPU is a device
 print(jax.devices())

@@ -422,7 +422,7 @@ def test_damaged_config(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> N
     good = without_digests(run_copy)
     damaged: list[str | bytes] = [
         *("", "{}", "[]", "null", text[: len(text) // 2], "[" * 10_000, b"\xff\xfe\x00"),
-        *(at(good, key) for key in good),
+        *(at(good, key) for key in good if key != "devices"),  # older files have none: it was one
         *(
             at(good, key, value=value)
             for key in ("env_static", "env_params", "config", "hparams")

@@ -16,7 +16,11 @@ from nbclient import NotebookClient
 
 COLAB = Path(__file__).resolve().parents[1] / "colab"
 
-NOTEBOOKS = {"quickstart": (100_000, "[beta, seed, update]"), "export_to_pytorch": (40_960, "phone 2: cut after ")}
+NOTEBOOKS = {
+    "quickstart": (100_000, "[beta, seed, update]"),
+    "export_to_pytorch": (40_960, "phone 2: cut after "),
+    "sweep": (1, "learning rate "),
+}
 """Frames to train for, and what only a whole run prints."""
 
 
@@ -35,9 +39,10 @@ def test_what_a_notebook_imports_from_here_is_there(name: str) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("path", sorted(COLAB.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook_runs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, last = NOTEBOOKS[path.stem]
     monkeypatch.setenv("NUM_FRAMES", str(frames))
+    monkeypatch.setenv("SWEEP_FOLDER", str(tmp_path / "sweep"))
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # they are kept without
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(COLAB)}}).execute()

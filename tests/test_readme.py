@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.S)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.S)
-TRAIN, TEST = (block.strip() for block in SHELL)
+TRAIN, TEST, SWEEP = (block.strip() for block in SHELL)
 
 
 def test_second_command_is_what_ci_runs() -> None:
@@ -47,6 +47,17 @@ def test_first_command_trains_and_leaves_a_policy(run_folder: Path) -> None:
     comparison = json.loads((run_folder / "run" / "comparison.json").read_text())["rows"]
     assert comparison["Best known"]["score"] == pytest.approx(1)
     assert comparison["Best known"]["return"] > comparison["Best static"]["return"]
+
+
+def test_sweep_command_leaves_its_best_and_a_picture(tmp_path: Path) -> None:
+    program, *arguments = shlex.split(SWEEP)
+    assert program == ".venv/bin/mec-jax"
+    arguments[arguments.index("--frames") + 1], arguments[arguments.index("--seeds") + 1] = "32", "1"
+    small = shlex.split("--config.num-envs 8 --config.rollout 4 --config.updates-per-chunk 1 --episodes 2 --fresh 1")
+    command = [sys.executable, "-m", "algos.cli", *arguments, *small, "--out", "found"]
+    subprocess.run(command, cwd=tmp_path, check=True, env=_environment())
+    assert {"best.json", "scores.png", "trials.csv"} <= {path.name for path in (tmp_path / "found").iterdir()}
+    assert len((tmp_path / "found" / "trials.csv").read_text().splitlines()) == 1 + 64
 
 
 def test_python_of_each_section_runs_as_printed(run_folder: Path) -> None:

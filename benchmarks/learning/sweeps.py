@@ -1,6 +1,7 @@
 """Does a sweep find what beats the preset? Three trainers, each with the tree-structured Parzen estimator.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=2 python -m benchmarks.learning.sweeps   # fills results/sweeps
+    XLA_FLAGS=... python -m benchmarks.learning.sweeps --readme                               # of the README
     python -m benchmarks.learning.sweeps --page                                               # its page alone
 
 Of each the best of 40 choices, scored with 2 seeds, meets the preset on 10 seeds by which nothing was chosen, both with
@@ -8,14 +9,17 @@ the same budget of environment frames. What was stopped goes on.
 """
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from algos import cli
 from algos.sweep import sweep
 from algos.sweep.report import gain_words
 from algos.sweep.tables import best_run, gains, train_line
 from benchmarks.harness.machine import described, machine
-from benchmarks.harness.results import RESULTS, command_line, write_result
+from benchmarks.harness.results import RESULTS, ROOT, command_line, write_result
 
 FOLDER = RESULTS / "sweeps"
 KEPT = ("sweep.json", "trials.jsonl", "report.md", "scores.png", "learning.png")
@@ -80,8 +84,12 @@ def main() -> None:
     parser = command_line(__spec__.name, __doc__, FOLDER)
     parser.add_argument("--only", nargs="*", default=list(CASES), choices=CASES)
     parser.add_argument("--points", type=int, default=40)
+    parser.add_argument("--readme", action="store_true", help="README's sweep, for its picture")
     parser.add_argument("--page", action="store_true", help="write the page alone")
     args = parser.parse_args()
+    if args.readme:
+        readme(args.out / "readme")
+        return
     for name in args.only if not args.page else ():
         folder: Path = args.out / name
         case = CASES[name]
@@ -102,10 +110,23 @@ def main() -> None:
             "gain": gain._asdict(),
         }
         write_result(folder / "found.json", json.dumps(about, indent=1) + "\n")
-        for file in folder.iterdir():
-            if file.name not in (*KEPT, "found.json"):
-                file.unlink()
+        keep(folder)
     write_result(args.out / "README.md", page(args.out))
+
+
+def readme(folder: Path) -> None:
+    """The sweep of the README's command."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    command = next(block for block in blocks if " sweep " in block)
+    cli.main([*shlex.split(command)[1:], "--out", str(folder)])
+    keep(folder)
+
+
+def keep(folder: Path) -> None:
+    """Remove what is made of the rest."""
+    for file in folder.iterdir():
+        if file.name not in (*KEPT, "found.json"):
+            file.unlink()
 
 
 def _say(progress: Any) -> None:
