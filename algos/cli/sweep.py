@@ -1,8 +1,9 @@
 """`mec-jax sweep`: many runs side by side, searched, scored and kept."""
 
 import math
-from collections.abc import Sequence
-from contextlib import closing
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from algos.cli.options import RunOptions, with_parts
 from mec_jax.files import check_count, check_folder
 
 if TYPE_CHECKING:
+    from algos.sweep.storage import Address
     from algos.sweep.study import Plan, Progress, Study
     from algos.sweep.study import Sweep as Found
 
@@ -39,11 +41,26 @@ class Sweep(RunOptions):
     """Folder; by default sweeps/ALGORITHM-ENV-TIME. One with the same sweep, stopped or not, goes on."""
     resume: Path | None = None
     """Folder whose sweep goes on; takes no other option."""
+    study: str = ""
+    """Run nothing, but make a study that any number of workers join: a journal's file on a folder that all see, or
+    postgresql://USER@HOST/DATABASE#NAME."""
+    lease: float = 120.0
+    """Seconds of silence after which a worker of the study counts as gone, and others take up its trials."""
+    join: str = ""
+    """Study whose trials are run until all are done; takes `--out` and `--batch` alone."""
+    batch: int | None = None
+    """Choices that this worker takes at a time; by default as many as fill its devices."""
 
     def run(self) -> None:
         """Sweep and report."""
         from algos.sweep.study import Sweep as Found
 
+        if self.join:
+            work(self.join, self.out, self.batch)
+            return
+        if self.study:
+            share(self.study, self._study(), self.lease)
+            return
         if self.resume is not None:
             found = Found(self.resume)
         else:
@@ -66,11 +83,14 @@ class Sweep(RunOptions):
 
 
 def command(arguments: Sequence[str]) -> type[Sweep]:
-    """The `sweep` command. Errors as of `with_parts`, and if `--resume` has company."""
-    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    others = [name for name in names if name not in ("--resume", "--help")]
-    if "--resume" in names and others:
-        raise ValueError(f"--resume takes all from the sweep's sweep.json: leave out {', '.join(others)}")
+    """The `sweep` command. Errors as of `with_parts`, and if `--resume` or `--join` has company."""
+    names = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")} - {"--help"}
+    takes = {"--resume": (set(), "the sweep's sweep.json"), "--join": ({"--out", "--batch"}, "the study")}
+    for name, (own, source) in takes.items():
+        if name in names and (others := sorted(names - own - {name})):
+            raise ValueError(f"{name} takes all from {source}: leave out {', '.join(others)}")
+    if "--study" in names and (others := sorted(names & {"--out", "--batch"})):
+        raise ValueError(f"--study runs nothing: give {', '.join(others)} to --join")
     return with_parts(Sweep, arguments)
 
 
@@ -82,29 +102,73 @@ def _folder(study: "Study") -> Path:
 
 def carry_out(found: "Found") -> None:
     """Run what it lacks, with a bar, and print what it came to."""
-    from rich import progress as rich
-
     from algos.sweep import call
     from algos.sweep.report import text
 
     stop.last_words(f"`mec-jax sweep --resume {found.folder}` goes on", lambda seconds: None)
+
+    def planned(plan: "Plan") -> None:
+        console.print(plan_words(plan), soft_wrap=True)
+
+    with bar(found.study.base.algorithm) as progress:
+        names = call.carry_out(found, planned, progress)
+    console.print(text(found), soft_wrap=True)
+    console.print(f"{len(found.records)} runs in {found.folder}: {', '.join(names)}", soft_wrap=True)
+
+
+def share(address: str, study: "Study", lease: float) -> None:
+    """Make a shared study, and say how it is joined."""
+    from algos.sweep.storage import Address, create
+
+    found = Address.of(address)
+    create(found, study, lease)
+    runs = study.choices * len(study.keys(0))
+    console.print(
+        f"{study.choices:,} choices, {runs:,} runs; on each machine `{join_command(found)}` takes part", soft_wrap=True
+    )
+
+
+def work(address: str, out: Path | None, batch: int | None) -> None:
+    """Take part in a shared study, with a bar, and print what it came to if this worker is the last."""
+    from algos.sweep.report import text
+    from algos.sweep.shared import Worker
+    from algos.sweep.storage import Address
+
+    worker = Worker(Address.of(address), batch)
+    stop.last_words(f"other workers go on, `{join_command(worker.address)}` joins again", worker.give_back)
+    with bar(worker.study.base.algorithm) as progress:
+        found, names = worker.work(out, progress)
+    if found is None:
+        again = f"{join_command(worker.address)} --out FOLDER"
+        console.print(f"all is done, and another worker wrote the report; `{again}` writes it again", soft_wrap=True)
+        return
+    console.print(text(found), soft_wrap=True)
+    console.print(f"{len(found.records)} runs in {found.folder}: {', '.join(names)}", soft_wrap=True)
+
+
+def join_command(address: "Address") -> str:
+    """What to type to take part in a study."""
+    return f"mec-jax sweep --join {shlex.quote(str(address))}"
+
+
+@contextmanager
+def bar(name: str) -> Iterator[Callable[["Progress"], None]]:
+    """A bar, and what shows progress on it."""
+    from rich import progress as rich
+
     columns = (
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
         rich.TextColumn("{task.fields[count]} runs  best {task.fields[best]}  left {task.fields[left]}  elapsed"),
         rich.TimeElapsedColumn(),
     )
-
-    def planned(plan: "Plan") -> None:
-        console.print(plan_words(plan), soft_wrap=True)
-
-    with rich.Progress(*columns, console=console) as bar:
-        task = bar.add_task("compiling", total=1, count="", best="", left="")
+    with rich.Progress(*columns, console=console) as shown:
+        task = shown.add_task("compiling", total=1, count="", best="", left="")
 
         def progress(now: "Progress") -> None:
-            bar.update(
+            shown.update(
                 task,
-                description=found.study.base.algorithm,
+                description=name,
                 completed=now.done,
                 total=now.runs,
                 count=f"{now.done:.1f}/{now.runs}",
@@ -112,9 +176,7 @@ def carry_out(found: "Found") -> None:
                 left=time_words(now.seconds_left),
             )
 
-        names = call.carry_out(found, planned, progress)
-    console.print(text(found), soft_wrap=True)
-    console.print(f"{len(found.records)} runs in {found.folder}: {', '.join(names)}", soft_wrap=True)
+        yield progress
 
 
 def plan_words(plan: "Plan") -> str:
