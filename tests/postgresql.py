@@ -13,9 +13,9 @@ from pathlib import Path
 def programs() -> Path:
     """Folder of `initdb` and `pg_ctl`; installed if they are not there and we may."""
     for again in (True, False):
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")) or list(filter(None, [shutil.which("pg_ctl")]))
-        if found:
-            return Path(found[-1]).resolve().parent
+        for found in (shutil.which("pg_ctl"), *Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")):
+            if found is not None:
+                return Path(found).resolve().parent
         if again and os.geteuid() == 0:
             subprocess.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "postgresql"], check=True)
     raise RuntimeError("no PostgreSQL here: install Debian's package postgresql")
@@ -30,7 +30,7 @@ def server() -> Iterator[str]:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
 
     def call(program: str, *arguments: str) -> None:
-        command = [programs() / program, "-D", folder / "data", *arguments]
+        command = [str(programs() / program), "-D", str(folder / "data"), *arguments]
         done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr + done.stdout
 

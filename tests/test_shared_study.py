@@ -46,19 +46,20 @@ def study(over: Any = RATES, **settings: Any) -> Study:
 
 
 def result_of(run: RunConfig) -> Result:
-    worth, diverged = run.hparams.actor_lr * (1 + run.seed), run.hparams.actor_lr > 5e-3
+    rate = run.hparams.actor_lr
+    worth, diverged = rate * (1 + run.seed) * len(run.config.trunk) * run.env_params.get("gravity", 1), rate > 5e-3
     curve = ((128, worth / 2), (256, worth))
     return Result(*(math.nan,) * 3, worth, worth, 1.0, {}, 256, time.perf_counter(), diverged, curve)
 
 
 @pytest.fixture
-def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
-    """Instead of training: what was run, rate and seed, in order. Trials are taken one at a time."""
-    ran: list[tuple[float, int]] = []
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """Instead of training: what was run, in order. Trials are taken one at a time."""
+    ran: list[RunConfig] = []
 
     def results(self: Runner, runs: Sequence[RunConfig], report: Any = None) -> Iterator[list[tuple[int, Result]]]:
         for place, run in enumerate(runs):
-            ran.append((run.hparams.actor_lr, run.seed))
+            ran.append(run)
             time.sleep(0.002)
             yield [(place, result_of(run))]
 
@@ -68,9 +69,22 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
     return ran
 
 
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with server() as url:
+        yield url
+
+
 @pytest.fixture
-def address(tmp_path: Path) -> Address:
+def journal(tmp_path: Path) -> Address:
     return Address.of(str(tmp_path / "study.journal"))
+
+
+@pytest.fixture(params=["journal", pytest.param("postgresql", marks=pytest.mark.full)])
+def address(request: pytest.FixtureRequest, journal: Address) -> Address:
+    if request.param == "journal":
+        return journal
+    return Address.of(f"{request.getfixturevalue('database')}#{request.node.name}")
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -85,6 +99,11 @@ def one_process(folder: Path, of: Study) -> list[dict[str, str]]:
     tables.write_tables(found)
     found.close()
     return rows(folder)
+
+
+def given(address: Address) -> str:
+    """As it is given to a command."""
+    return address.place if address.is_file else f"{address.place}#{address.name}"
 
 
 def states(address: Address) -> Counter[str]:
@@ -106,18 +125,20 @@ def in_parallel(*calls: Callable[[], Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("sampler", ["grid", "random", "sobol"])
-def test_workers_make_the_table_of_one_process(sampler: str, address: Address, ran: list[Any], tmp_path: Path) -> None:
-    rates = "log:1e-4..1e-2:6" if sampler == "grid" else "log:1e-4..1e-2"
-    wanted = study({"hparams.actor_lr": rates}, points=6, sampler=sampler, seeds=2)
+def test_workers_make_the_table_of_one_process(
+    sampler: str, address: Address, ran: list[RunConfig], tmp_path: Path
+) -> None:
+    over = {"hparams.actor_lr": "log:1e-4..1e-2" + ":3" * (sampler == "grid"), "config.trunk": "8,8x8"}
+    wanted = study({**over, "params.gravity": "5,9.8"}, points=12, sampler=sampler, seeds=2)
     expected = one_process(tmp_path / "alone", wanted)
     ran.clear()
     create(address, wanted, lease=1.0)
     outs = [tmp_path / name for name in ("first", "second", "third")]
-    found = in_parallel(*(lambda out=out: Worker(address).work(out)[1] for out in outs))  # type: ignore[misc]
+    found = in_parallel(*(lambda out=out: Worker(address).work(out)[1] for out in outs))
     written = [rows(out) for out, names in zip(outs, found, strict=True) if names]  # by who was last, or came later
     assert written and all(table == expected for table in written)
-    fresh = wanted.fresh_seeds
-    assert sorted(set(ran)) == sorted(ran) and sum(seed not in fresh for _, seed in ran) == 12
+    chosen = [run for run in ran if run.seed not in wanted.fresh_seeds]
+    assert len(chosen) == len(expected) == 24 and max(Counter(map(repr, ran)).values()) == 1
     assert states(address) - Counter(FAIL=9) == {"COMPLETE": 6, "PRUNED": 1}  # some may have been given up unrun
     count = len(ran)  # who comes when all is done writes it again, and runs nothing
     Worker(address).work(tmp_path / "later")
@@ -125,7 +146,7 @@ def test_workers_make_the_table_of_one_process(sampler: str, address: Address, r
 
 
 def test_trials_of_a_worker_that_is_gone_are_taken_up_where_they_were(
-    address: Address, ran: list[Any], tmp_path: Path
+    address: Address, ran: list[RunConfig], tmp_path: Path
 ) -> None:
     wanted = study(points=4, seeds=2)
     create(address, wanted, lease=0.2)
@@ -138,11 +159,13 @@ def test_trials_of_a_worker_that_is_gone_are_taken_up_where_they_were(
     opened(address).optuna.ask()  # and another is killed before it has written its name
     Worker(address).work(tmp_path / "out")
     assert rows(tmp_path / "out") == one_process(tmp_path / "alone", wanted)
-    assert ran.count((run.hparams.actor_lr, 0)) == 1  # alone: what was on record has not been run again
+    assert ran.count(run) == 1  # alone: what was on record has not been run again
     assert states(address) == {"COMPLETE": 4, "PRUNED": 1, "FAIL": 4}
 
 
-def test_a_worker_that_was_only_slow_tells_nothing_twice(address: Address, ran: list[Any], tmp_path: Path) -> None:
+def test_a_worker_that_was_only_slow_tells_nothing_twice(
+    address: Address, ran: list[RunConfig], tmp_path: Path
+) -> None:
     wanted = study(points=2, seeds=1)
     create(address, wanted, lease=0.2)
     slow = Worker(address)
@@ -152,7 +175,7 @@ def test_a_worker_that_was_only_slow_tells_nothing_twice(address: Address, ran: 
     assert slow._held == {} and states(address) == {"COMPLETE": 2, "PRUNED": 1, "FAIL": 2}
 
 
-def test_a_worker_that_lives_keeps_its_trials(address: Address, ran: list[Any], monkeypatch: Any) -> None:
+def test_a_worker_that_lives_keeps_its_trials(address: Address, ran: list[RunConfig], monkeypatch: Any) -> None:
     create(address, study(points=1), lease=0.25)
     other, busy = Worker(address), Worker(address)
     busy._take(1)
@@ -165,7 +188,7 @@ def test_a_worker_that_lives_keeps_its_trials(address: Address, ran: list[Any], 
     busy._ended.set()
 
 
-def test_of_two_tries_of_a_choice_one_is_run(address: Address, ran: list[Any], tmp_path: Path) -> None:
+def test_of_two_tries_of_a_choice_one_is_run(address: Address, ran: list[RunConfig], tmp_path: Path) -> None:
     wanted = study(points=3, fresh=0)
     create(address, wanted, LONG)
     found = opened(address).optuna
@@ -179,7 +202,7 @@ def test_of_two_tries_of_a_choice_one_is_run(address: Address, ran: list[Any], t
     [(MemoryError("no room"), ValueError, "out of memory.*--batch"), (KeyError("x"), KeyError, "x")],
 )
 def test_an_error_gives_back_what_was_running(
-    error: Exception, kind: type[Exception], words: str, address: Address, ran: list[Any], monkeypatch: Any
+    error: Exception, kind: type[Exception], words: str, address: Address, ran: list[RunConfig], monkeypatch: Any
 ) -> None:
     wanted = study(points=4)
     create(address, wanted, LONG)
@@ -199,27 +222,27 @@ def test_an_error_gives_back_what_was_running(
     assert len(worker._take(9)) == 4 and time.monotonic() - begin < LONG  # at once, not when the lease ends
 
 
-def test_what_diverged_is_a_result(address: Address, ran: list[Any], tmp_path: Path) -> None:
+def test_what_diverged_is_a_result(address: Address, ran: list[RunConfig], tmp_path: Path) -> None:
     create(address, study({"hparams.actor_lr": [1e-3, 9e-3]}))
     Worker(address).work(tmp_path / "out")
     assert [row["diverged"] for row in rows(tmp_path / "out")] == ["False", "True"]
     assert [trial.value for trial in opened(address).optuna.get_trials()[:2]] == [1e-3, -math.inf]
 
 
-def test_what_learns_is_asked_by_each_worker(address: Address, ran: list[Any], tmp_path: Path) -> None:
+def test_what_learns_is_asked_by_each_worker(address: Address, ran: list[RunConfig], tmp_path: Path) -> None:
     create(address, study({**RATES, "hparams.clip": "0.1..0.3"}, points=12, sampler="tpe"), lease=2.0)
-    in_parallel(*(lambda out=out: Worker(address, 3).work(tmp_path / out) for out in ("a", "b")))  # type: ignore[misc]
+    in_parallel(*(lambda out=out: Worker(address, 3).work(tmp_path / out) for out in ("a", "b")))
     tried = [(row["trial"], row["hparams.actor_lr"]) for out in tmp_path.glob("*/") for row in rows(out)]
     assert len({trial for trial, _ in tried}) == len({rate for _, rate in tried}) == 12
 
 
-def test_half_a_line_of_a_killed_worker_is_taken_away(address: Address, ran: list[Any], tmp_path: Path) -> None:
-    create(address, study(points=2))
-    whole = Path(address.place).read_bytes()
-    with open(address.place, "ab") as file:
+def test_half_a_line_of_a_killed_worker_is_taken_away(journal: Address, ran: list[RunConfig], tmp_path: Path) -> None:
+    create(journal, study(points=2))
+    whole = Path(journal.place).read_bytes()
+    with open(journal.place, "ab") as file:
         file.write(b'{"op_code":8,"user_attr":"' + b"x" * 10_000)
-    Worker(address).work(tmp_path / "out")
-    lines = Path(address.place).read_bytes()
+    Worker(journal).work(tmp_path / "out")
+    lines = Path(journal.place).read_bytes()
     assert lines.startswith(whole) and all(json.loads(line) for line in lines.splitlines())
     assert len(rows(tmp_path / "out")) == 2
 
@@ -256,7 +279,7 @@ def test_a_study_that_is_not_as_it_was_made(change: Any, words: str, address: Ad
     assert re.search(words, error_of(Worker, address))
 
 
-def test_results_that_are_not_as_they_were_written(address: Address, ran: list[Any], tmp_path: Path) -> None:
+def test_results_that_are_not_as_they_were_written(address: Address, ran: list[RunConfig], tmp_path: Path) -> None:
     create(address, study(points=2), LONG)
     worker = Worker(address)
     for choice, trial in worker._take(2).items():
@@ -273,9 +296,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
 
 
 def test_what_can_not_be_joined_is_one_line(
-    address: Address, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    journal: Address, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "there is no study" in refused(capsys, "--join", address) and not Path(address.place).exists()
+    assert "there is no study" in refused(capsys, "--join", journal) and not Path(journal.place).exists()
     notes = tmp_path / "notes.txt"
     notes.write_text("mine")
     for arguments in (("ppo", "--env", "CartPole-v1", "--over", "hparams.clip=0.1,0.2", "--study"), ("--join",)):
@@ -283,13 +306,13 @@ def test_what_can_not_be_joined_is_one_line(
     assert "can't be reached" in refused(capsys, "--join", f"postgresql://user:word@/data?host={tmp_path}#lr")
     assert "can't be shared" in refused(capsys, "--join", "sqlite:///study.db")
     assert "no URL" in refused(capsys, "--join", "://")
-    assert "leave out --seeds" in refused(capsys, "--join", address, "--seeds", 3)
-    assert "give --out to --join" in refused(capsys, "ppo", "--study", address, "--out", tmp_path)
-    create(address, study(points=1))
-    assert "batch is 0" in refused(capsys, "--join", address, "--batch", 0)
+    assert "leave out --seeds" in refused(capsys, "--join", journal, "--seeds", 3)
+    assert "give --out to --join" in refused(capsys, "ppo", "--study", journal, "--out", tmp_path)
+    create(journal, study(points=1))
+    assert "batch is 0" in refused(capsys, "--join", journal, "--batch", 0)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert "is no sweep's folder" in refused(capsys, "--join", address, "--out", tmp_path / "full")
+    assert "is no sweep's folder" in refused(capsys, "--join", journal, "--out", tmp_path / "full")
     for package in ("psycopg", "optuna"):
         monkeypatch.setitem(sys.modules, package, None)
         said = refused(capsys, "--join", "postgresql://user@host/data")
@@ -340,14 +363,27 @@ OPTIONS = (
 LIMIT = 300.0  # s of one process
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """What a test that failed has started ends with it."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    STARTED.clear()
+
+
 class Process:
     """`mec-jax sweep` in a process of its own."""
 
     def __init__(self, *options: Any) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "algos.cli", "sweep", *map(str, options)],
-            **{"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
-        )
+        line = [sys.executable, "-m", "algos.cli", "sweep", *map(str, options)]
+        self.process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        STARTED.append(self.process)
 
     def end(self) -> tuple[int, str]:
         said, errors = self.process.communicate(timeout=LIMIT)
@@ -365,11 +401,15 @@ def wait_for(condition: Callable[[], bool], *processes: Process) -> None:
         time.sleep(0.05)
 
 
+def trials_of(address: Address, worker: Process) -> set[str]:
+    """States of the trials that a worker took."""
+    trials = opened(address).optuna.get_trials(deepcopy=False)
+    return {trial.state.name for trial in trials if f"-{worker.process.pid}-" in trial.user_attrs.get("worker", "")}
+
+
 def in_mid_batch(address: Address, worker: Process) -> bool:
     """Whether a worker runs a trial after it has told another."""
-    trials = opened(address).optuna.get_trials(deepcopy=False)
-    own = [trial for trial in trials if f"-{worker.process.pid}-" in trial.user_attrs.get("worker", "")]
-    return {"RUNNING", "COMPLETE"} <= {trial.state.name for trial in own}
+    return {"RUNNING", "COMPLETE"} <= trials_of(address, worker)
 
 
 @pytest.fixture(scope="module")
@@ -378,19 +418,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     code, said = Process(*OPTIONS, "--out", folder).end()
     assert code == 0, said
     return rows(folder)
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[str]:
-    with server() as url:
-        yield url
-
-
-@pytest.fixture(params=["journal", "postgresql"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "journal":
-        return str(tmp_path / "study.journal")
-    return f"{request.getfixturevalue('database')}#{request.node.name}"
 
 
 @pytest.fixture
@@ -402,14 +429,15 @@ def foreground() -> Iterator[None]:
 
 
 @pytest.mark.full
-def test_one_of_two_workers_is_killed(place: str, alone: list[dict[str, str]], tmp_path: Path) -> None:
-    assert Process(*OPTIONS, "--study", place, "--lease", 5).end()[0] == 0
-    address = Address.of(place)
-    first, second = (
-        Process("--join", place, "--batch", 4),
-        Process("--join", place, "--batch", 4, "--out", tmp_path / "out"),
-    )
-    wait_for(lambda: in_mid_batch(address, first) and in_mid_batch(address, second), first, second)
+def test_one_of_two_workers_is_killed(address: Address, alone: list[dict[str, str]], tmp_path: Path) -> None:
+    assert Process(*OPTIONS, "--study", given(address), "--lease", 5).end()[0] == 0
+    first = Process("--join", given(address), "--batch", 4, "--out", tmp_path / "first")
+    wait_for(lambda: in_mid_batch(address, first), first)
+    first.process.send_signal(signal.SIGSTOP)  # until the other is there, however long that takes
+    second = Process("--join", given(address), "--batch", 4, "--out", tmp_path / "out")
+    wait_for(lambda: bool(trials_of(address, second)), second)
+    first.process.send_signal(signal.SIGCONT)
+    time.sleep(0.2)
     assert first.stop(signal.SIGKILL)[0] == -signal.SIGKILL
     code, said = second.end()
     assert code == 0, said
@@ -421,10 +449,9 @@ def test_one_of_two_workers_is_killed(place: str, alone: list[dict[str, str]], t
 
 
 @pytest.mark.full
-def test_ctrl_c_gives_back_at_once(place: str, foreground: None) -> None:
-    assert Process(*OPTIONS, "--study", place, "--lease", LONG).end()[0] == 0
-    address = Address.of(place)
-    worker = Process("--join", place, "--batch", 3)
+def test_ctrl_c_gives_back_at_once(address: Address, foreground: None, tmp_path: Path) -> None:
+    assert Process(*OPTIONS, "--study", given(address), "--lease", LONG).end()[0] == 0
+    worker = Process("--join", given(address), "--batch", 4, "--out", tmp_path / "out")
     wait_for(lambda: in_mid_batch(address, worker), worker)
     code, said = worker.stop(signal.SIGINT)
     assert code == 128 + signal.SIGINT and "--join" in said and "joins again" in said

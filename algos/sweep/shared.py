@@ -255,7 +255,7 @@ class Worker:
                 trial.set_user_attr(WORKER, self.name)
             tries = self._tries()
             for choice, trial in tuple(self._held.items()):
-                if any(other.state != self._failed for other in tries[choice] if other.number < trial.number):
+                if any(other.state != self._failed for other in tries.get(choice, ()) if other.number < trial.number):
                     self._tell(trial, state=self._failed)
                     del self._held[choice]
         return dict(self._held)

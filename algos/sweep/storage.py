@@ -89,9 +89,14 @@ def reaching(address: Address) -> Iterator[None]:
     optuna, alchemy = needs("optuna", "a shared study"), needs("sqlalchemy", "a shared study")
     try:
         yield
+    except optuna.exceptions.UpdateFinishedTrialError:
+        raise
     except json.JSONDecodeError as error:
         raise ValueError(f"{address} is damaged ({reason(error)}): take a copy of it, or sweep anew") from None
-    except (OSError, optuna.exceptions.StorageInternalError, alchemy.exc.SQLAlchemyError) as error:
+    except (
+        *(OSError, RuntimeError, KeyError),  # a lock that others broke; a study that is gone
+        *(optuna.exceptions.StorageInternalError, alchemy.exc.SQLAlchemyError),
+    ) as error:
         cause = error.__cause__ or error
         raise ValueError(
             f"the study {address} can't be reached ({reason(getattr(cause, 'orig', None) or cause)}): mend that, and "
@@ -121,7 +126,11 @@ def _lock(file: str) -> Any:
 
         def acquire(self) -> bool:
             super().acquire()
-            _mend(file)
+            try:
+                _mend(file)
+            except BaseException:
+                self.release()
+                raise
             return True
 
     return Lock(file)
