@@ -17,6 +17,7 @@ def programs() -> Path:
             if found is not None:
                 return Path(found).resolve().parent
         if again and os.geteuid() == 0:
+            subprocess.run(["apt-get", "update", "-qq"], check=True)
             subprocess.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "postgresql"], check=True)
     raise RuntimeError("no PostgreSQL here: install Debian's package postgresql")
 
@@ -24,13 +25,14 @@ def programs() -> Path:
 @contextmanager
 def server() -> Iterator[str]:
     """The URL of a database that is gone afterwards."""
+    found = programs()
     folder = Path(tempfile.mkdtemp(prefix="pg"))  # not under pytest's, which others may not enter
     user = "postgres" if os.geteuid() == 0 else None  # the server refuses root
     if user is not None:
         os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
 
     def call(program: str, *arguments: str) -> None:
-        command = [str(programs() / program), "-D", str(folder / "data"), *arguments]
+        command = [str(found / program), "-D", str(folder / "data"), *arguments]
         done = subprocess.run(command, user=user, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr + done.stdout
 

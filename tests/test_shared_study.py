@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import tyro
+from jax.errors import JaxRuntimeError
 
 from algos import cli
 from algos.cli import sweep
@@ -199,7 +200,12 @@ def test_of_two_tries_of_a_choice_one_is_run(address: Address, ran: list[RunConf
 
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
-    [(MemoryError("no room"), ValueError, "out of memory.*--batch"), (KeyError("x"), KeyError, "x")],
+    [
+        (MemoryError("no room"), ValueError, "out of memory.*--batch"),
+        (JaxRuntimeError("RESOURCE_EXHAUSTED: no room"), ValueError, "out of memory.*--batch"),
+        (JaxRuntimeError("INTERNAL: something"), JaxRuntimeError, "INTERNAL"),
+        (KeyError("x"), KeyError, "x"),
+    ],
 )
 def test_an_error_gives_back_what_was_running(
     error: Exception, kind: type[Exception], words: str, address: Address, ran: list[RunConfig], monkeypatch: Any
@@ -307,6 +313,8 @@ def test_what_can_not_be_joined_is_one_line(
     assert "can't be shared" in refused(capsys, "--join", "sqlite:///study.db")
     assert "no URL" in refused(capsys, "--join", "://")
     assert "leave out --seeds" in refused(capsys, "--join", journal, "--seeds", 3)
+    assert "give --study, too" in refused(capsys, "ppo", "--lease", 3)
+    assert "give --join, too" in refused(capsys, "ppo", "--study", journal, "--batch", 3)
     assert "give --out to --join" in refused(capsys, "ppo", "--study", journal, "--out", tmp_path)
     create(journal, study(points=1))
     assert "batch is 0" in refused(capsys, "--join", journal, "--batch", 0)

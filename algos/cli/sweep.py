@@ -89,8 +89,11 @@ def command(arguments: Sequence[str]) -> type[Sweep]:
     for name, (own, source) in takes.items():
         if name in names and (others := sorted(names - own - {name})):
             raise ValueError(f"{name} takes all from {source}: leave out {', '.join(others)}")
-    if "--study" in names and (others := sorted(names & {"--out", "--batch"})):
-        raise ValueError(f"--study runs nothing: give {', '.join(others)} to --join")
+    for name, other in (("--lease", "--study"), ("--batch", "--join")):
+        if name in names and other not in names:
+            raise ValueError(f"{name} is of shared studies alone: give {other}, too, or leave it out")
+    if {"--study", "--out"} <= names:
+        raise ValueError("--study runs nothing: give --out to --join")
     return with_parts(Sweep, arguments)
 
 

@@ -76,7 +76,8 @@ class Worker:
         self._optuna, self.study, self.lease = opened(address)
         self.runner = Runner(self.study.episodes)
         self.batch = batch
-        state = needs("optuna", "a shared study").trial.TrialState
+        optuna = needs("optuna", "a shared study")
+        state, self._taken_away = optuna.trial.TrialState, optuna.exceptions.UpdateFinishedTrialError
         self._waiting, self._running, self._failed = state.WAITING, state.RUNNING, state.FAIL
         self._pruned, self._done = state.PRUNED, (state.COMPLETE, state.PRUNED)
         self._held: dict[int, Any] = {}  # trials of Optuna by choice
@@ -252,7 +253,8 @@ class Worker:
                     self._tell(trial, state=self._failed)
                     continue
                 self._held[choice] = trial
-                trial.set_user_attr(WORKER, self.name)
+                with contextlib.suppress(self._taken_away):
+                    trial.set_user_attr(WORKER, self.name)
             tries = self._tries()
             for choice, trial in tuple(self._held.items()):
                 if any(other.state != self._failed for other in tries.get(choice, ()) if other.number < trial.number):
@@ -262,8 +264,7 @@ class Worker:
 
     def _tell(self, trial: Any, value: float | None = None, state: Any = None) -> None:
         """Tell what a trial came to, unless somebody has."""
-        finished = needs("optuna", "a shared study").exceptions.UpdateFinishedTrialError
-        with contextlib.suppress(finished):
+        with contextlib.suppress(self._taken_away):
             self._optuna.tell(trial, value, state=state, skip_if_finished=True)
 
     def _run(self, taken: Mapping[int, Any], told: Callable[[float], None]) -> None:
@@ -284,13 +285,12 @@ class Worker:
 
     def _keep(self, choice: int, record: Record) -> None:
         """Write what a run came to, unless its trial was taken away: another worker has it then."""
-        finished = needs("optuna", "a shared study").exceptions.UpdateFinishedTrialError
         if choice in self._held:
             try:
                 with reaching(self.address):
                     name = f"{RUN} {record.key.trial} {record.key.problem} {record.key.seed}"
                     self._held[choice].set_user_attr(name, line_of(record))
-            except finished:
+            except self._taken_away:
                 del self._held[choice]
 
     def _tell_done(self, known: Mapping[int, Mapping[Key, Record]]) -> None:
