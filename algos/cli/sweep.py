@@ -1,8 +1,9 @@
 """`mec-jax sweep`: many runs side by side, searched, scored and kept."""
 
 import math
-from collections.abc import Sequence
-from contextlib import closing
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING
 import tyro
 
 from algos.cli import stop
-from algos.cli.arguments import check_resume
 from algos.cli.console import console
 from algos.cli.options import RunOptions, with_parts
 from mec_jax.files import check_count, check_folder
 
 if TYPE_CHECKING:
+    from algos.sweep.storage import Address
     from algos.sweep.study import Plan, Progress, Study
     from algos.sweep.study import Sweep as Found
 
@@ -47,11 +48,26 @@ class Sweep(RunOptions):
     """Folder; by default sweeps/ALGORITHM-ENV-TIME. One with the same sweep, stopped or not, goes on."""
     resume: Path | None = None
     """Folder whose sweep goes on; takes no other option but --no-cache."""
+    study: str = ""
+    """Run nothing, but make a study that any number of workers join: a journal's file on a folder that all see, or
+    postgresql://USER@HOST/DATABASE#NAME."""
+    lease: float = 120.0
+    """Seconds of silence after which a worker of the study counts as gone, and others take up its trials."""
+    join: str = ""
+    """Study whose trials are run until all are done; takes `--out`, `--batch` and `--no-cache` alone."""
+    batch: int | None = None
+    """Choices that this worker takes at a time; by default as many as fill its devices."""
 
     def run(self) -> None:
         """Sweep and report."""
         from algos.sweep.study import Sweep as Found
 
+        if self.join:
+            work(self.join, self.out, self.batch)
+            return
+        if self.study:
+            share(self.study, self._study(), self.lease)
+            return
         if self.resume is not None:
             found = Found(self.resume)
         else:
@@ -73,8 +89,18 @@ class Sweep(RunOptions):
 
 
 def command(arguments: Sequence[str]) -> type[Sweep]:
-    """The `sweep` command. Errors as of `with_parts`, and if `--resume` has company."""
-    check_resume(arguments, "the sweep's sweep.json")
+    """The `sweep` command. Errors as of `with_parts`, and if `--resume` or `--join` has company."""
+    ours = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+    names = ours - {"--help", "--cache", "--no-cache"}
+    takes = {"--resume": (set(), "the sweep's sweep.json"), "--join": ({"--out", "--batch"}, "the study")}
+    for name, (own, source) in takes.items():
+        if name in names and (others := sorted(names - own - {name})):
+            raise ValueError(f"{name} takes all from {source}: leave out {', '.join(others)}")
+    for name, other in (("--lease", "--study"), ("--batch", "--join")):
+        if name in names and other not in names:
+            raise ValueError(f"{name} is of shared studies alone: give {other}, too, or leave it out")
+    if {"--study", "--out"} <= names:
+        raise ValueError("--study runs nothing: give --out to --join")
     return with_parts(Sweep, arguments)
 
 
@@ -86,29 +112,73 @@ def _folder(study: "Study") -> Path:
 
 def carry_out(found: "Found") -> None:
     """Run what it lacks, with a bar, and print what it came to."""
-    from rich import progress as rich
-
     from algos.sweep import call
     from algos.sweep.report import text
 
     stop.last_words(f"`mec-jax sweep --resume {found.folder}` goes on", lambda seconds: None)
+
+    def planned(plan: "Plan") -> None:
+        console.print(plan_words(plan), soft_wrap=True)
+
+    with bar(found.study.base.algorithm) as progress:
+        names = call.carry_out(found, planned, progress)
+    console.print(text(found), soft_wrap=True)
+    console.print(f"{len(found.records)} runs in {found.folder}: {', '.join(names)}", soft_wrap=True)
+
+
+def share(address: str, study: "Study", lease: float) -> None:
+    """Make a shared study, and say how it is joined."""
+    from algos.sweep.storage import Address, create
+
+    found = Address.of(address)
+    create(found, study, lease)
+    runs = study.choices * len(study.keys(0))
+    console.print(
+        f"{study.choices:,} choices, {runs:,} runs; on each machine `{join_command(found)}` takes part", soft_wrap=True
+    )
+
+
+def work(address: str, out: Path | None, batch: int | None) -> None:
+    """Take part in a shared study, with a bar, and print what it came to if this worker is the last."""
+    from algos.sweep.report import text
+    from algos.sweep.shared import Worker
+    from algos.sweep.storage import Address
+
+    worker = Worker(Address.of(address), batch)
+    stop.last_words(f"other workers go on, `{join_command(worker.address)}` joins again", worker.give_back)
+    with bar(worker.study.base.algorithm) as progress:
+        found, names = worker.work(out, progress)
+    if found is None:
+        again = f"{join_command(worker.address)} --out FOLDER"
+        console.print(f"all is done, and another worker wrote the report; `{again}` writes it again", soft_wrap=True)
+        return
+    console.print(text(found), soft_wrap=True)
+    console.print(f"{len(found.records)} runs in {found.folder}: {', '.join(names)}", soft_wrap=True)
+
+
+def join_command(address: "Address") -> str:
+    """What to type to take part in a study."""
+    return f"mec-jax sweep --join {shlex.quote(str(address))}"
+
+
+@contextmanager
+def bar(name: str) -> Iterator[Callable[["Progress"], None]]:
+    """A bar, and what shows progress on it."""
+    from rich import progress as rich
+
     columns = (
         rich.TextColumn("{task.description}"),
         rich.BarColumn(),
         rich.TextColumn("{task.fields[count]} runs  best {task.fields[best]}  left {task.fields[left]}  elapsed"),
         rich.TimeElapsedColumn(),
     )
-
-    def planned(plan: "Plan") -> None:
-        console.print(plan_words(plan), soft_wrap=True)
-
-    with rich.Progress(*columns, console=console) as bar:
-        task = bar.add_task("compiling", total=1, count="", best="", left="")
+    with rich.Progress(*columns, console=console) as shown:
+        task = shown.add_task("compiling", total=1, count="", best="", left="")
 
         def progress(now: "Progress") -> None:
-            bar.update(
+            shown.update(
                 task,
-                description=found.study.base.algorithm,
+                description=name,
                 completed=now.done,
                 total=now.runs,
                 count=f"{now.done:.1f}/{now.runs}",
@@ -116,9 +186,7 @@ def carry_out(found: "Found") -> None:
                 left=time_words(now.seconds_left),
             )
 
-        names = call.carry_out(found, planned, progress)
-    console.print(text(found), soft_wrap=True)
-    console.print(f"{len(found.records)} runs in {found.folder}: {', '.join(names)}", soft_wrap=True)
+        yield progress
 
 
 def plan_words(plan: "Plan") -> str:

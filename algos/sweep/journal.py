@@ -15,7 +15,7 @@ from algos.integrity import SEAL, digest, unsealed
 from algos.sweep.scoring import Result
 from mec_jax.files import read_bytes, reason, write_bytes
 
-__all__ = ["Journal", "Key", "Record"]
+__all__ = ["Journal", "Key", "Record", "line_of", "record_of"]
 
 MAX_BYTES = 2**31
 """Of a journal."""
@@ -63,7 +63,7 @@ class Journal:
         kept = []
         for number, line in enumerate(lines, 1):
             try:
-                record = _record(line.decode())
+                record = record_of(line.decode())
             except (ValueError, TypeError, KeyError, RecursionError) as error:
                 if number < len(lines) or line.endswith(b"\n"):
                     _log.warning("%s", f"line {number} of {path} is damaged ({reason(error)}): its run is run again")
@@ -81,7 +81,7 @@ class Journal:
         """
         new = list(records)
         with self.path.open("ab") as file:
-            file.write("".join(map(_line, new)).encode())
+            file.write("".join(map(line_of, new)).encode())
             file.flush()
             os.fsync(file.fileno())
         for record in new:
@@ -92,12 +92,21 @@ class Journal:
         self.choices[record.key.trial] = record.choice
 
 
-def _line(record: Record) -> str:
+def line_of(record: Record) -> str:
+    """A record with its digest."""
     fields = {**record.key._asdict(), "choice": record.choice, "result": record.result._asdict()}
     return json.dumps(fields | {SEAL: digest(fields)}) + "\n"
 
 
-def _record(text: str) -> Record:
+def record_of(text: str) -> Record:
+    """The record of a line.
+
+    Raises:
+        ValueError: If it is not what was written.
+        TypeError: If its result has other fields.
+        KeyError: If it lacks a field.
+        RecursionError: If it nests too deep.
+    """
     fields, is_sealed = unsealed(text)
     if not is_sealed or not text.endswith("\n"):
         raise ValueError("it is cut off")

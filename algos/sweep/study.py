@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from algos.sweep.scoring import Result, Runner
 from algos.sweep.space import Axis, Space, with_point
 from mec_jax.files import check_choice, check_count, check_folder, read_text, reason, remove_unfinished, write_text
 
-__all__ = ["Plan", "Progress", "Study", "Sweep", "read_study"]
+__all__ = ["Plan", "Progress", "Study", "Sweep", "read_study", "study_from"]
 
 SCHEDULES = ("full", "halving", "pbt")
 STUDY, TRIALS = "sweep.json", "trials.jsonl"
@@ -124,13 +124,24 @@ def read_study(folder: Path) -> Study:
         fields, is_sealed = unsealed(read_text(file, MAX_BYTES))
         if not is_sealed:
             raise ValueError("it has no digest")
-        base, axes = run_of(fields.pop("base")), fields.pop("space")
-        found = {part: tuple(_axis(axis) for axis in axes[part]) for part in ("choices", "problems")}
-        return Study(base=base, space=Space(**found), **fields)
+        return study_from(fields)
     except OSError as error:
         raise ValueError(f"{str(folder)!r} is no sweep's folder ({file}: {error.strerror})") from None
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({reason(error)}): undo the change, or sweep again") from None
+
+
+def study_from(fields: Mapping[str, Any]) -> Study:
+    """The study of what JSON holds of it.
+
+    Raises:
+        ValueError: If a field is out of its range.
+        TypeError: If other fields are there, or not all.
+        KeyError: If a part is not there.
+    """
+    base, axes = run_of(fields["base"]), fields["space"]
+    found = {part: tuple(_axis(axis) for axis in axes[part]) for part in ("choices", "problems")}
+    return Study(**{**fields, "base": base, "space": Space(**found)})
 
 
 def _axis(fields: dict[str, Any]) -> Axis:
@@ -326,6 +337,15 @@ class Sweep:
             with self.writing():
                 self.add([Record(due[place], wanted[due[place]], result) for place, result in found])
             best = self.best_worth()
+
+    def keep(self, records: Iterable[Record]) -> None:
+        """Take what runs came to elsewhere; what is on record stays.
+
+        Raises:
+            ValueError: If the folder can't be written.
+        """
+        with self.writing():
+            self._journal.add(record for record in records if record.key not in self.records)
 
     def finished(self) -> list[int]:
         """Trials all of whose runs are on record."""
