@@ -173,7 +173,7 @@ def create(address: Address, study: Study, lease: float = LEASE) -> None:
     if not (math.isfinite(lease) and lease > 0):
         raise ValueError(f"a lease of {lease:g} s is none: give a few beats of the slowest worker, such as {LEASE:g}")
     if study.schedule != "full":
-        raise ValueError(f"the schedule {study.schedule} is of one process: workers of a study run each choice to its end")
+        raise ValueError(f"the schedule {study.schedule} is of one process: a shared study runs each choice to its end")
     optuna = needs("optuna", "a shared study")
     if address.is_file and Path(check_file(address.place, "journal")).exists():
         _check_journal(address)
