@@ -54,6 +54,18 @@ def test_the_default_preset_suits_the_environment(name: str, of_ppo: str, of_drl
     assert chosen == [of_ppo, of_drl_es]
 
 
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("chunks", [0.01, 1, 2.9])
+def test_a_budget_of_frames_is_as_many_whole_chunks_as_go_into_it(name: str, chunks: float) -> None:
+    learner, (make, changes) = algorithm(name), SMALL[name]
+    config = dataclasses.replace(learner.config(), updates_per_chunk=2, trunk=(8,), **changes)
+    env = make()
+    trainer = learner.make_trainer(env, config)
+    chunk = trainer.num_frames // trainer.num_chunks
+    asked = learner.within(env, config, max(1, int(chunks * chunk)))
+    assert learner.make_trainer(env, asked).num_frames == max(1, int(chunks)) * chunk
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("name", SMALL)
 def test_it_keeps_the_contract(name: str) -> None:

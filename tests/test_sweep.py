@@ -25,6 +25,7 @@ from algos.runs import RunFolder
 from algos.sweep import Sweep, scorer, sweep
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Lanes
+from algos.sweep.scoring import Runner
 from algos.sweep.study import read_study
 from algos.sweep.tables import best_run, gains, means, train_line, trials
 from mec_jax.episodes import evaluation_keys
@@ -175,6 +176,22 @@ def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(sampler: str, tmp
     assert journal.read_bytes().count(b"\n") == len(whole.records)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_ends_within_seconds_and_says_how_it_goes_on(number: int, code: int, tmp_path: Path) -> None:
+    words = [*WORDS, "--points", "4000", "--out", str(tmp_path / "found")]
+    program = f"import sys, tests.toy_env; from algos.cli import main; sys.argv[1:] = {words}; main()"
+    journal = tmp_path / "found" / "trials.jsonl"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert f"stopped; `mec-jax sweep --resume {tmp_path / 'found'}` goes on" in said.decode()
+
+
 def test_a_sweep_that_is_whole_runs_nothing_again(unbroken: Sweep) -> None:
     before = (unbroken.folder / "trials.jsonl").read_bytes()
     again = sweep("ppo", ENV_ID, OVER, 6, 2, out=unbroken.folder, **OPTIONS)
@@ -296,6 +313,7 @@ def test_a_folder_of_another_sweep_is_refused(unbroken: Sweep, tmp_path: Path) -
     ("changes", "said"),
     [
         ({"points": 0}, "points is 0"),
+        ({"points": 10**6}, "1000000 points with 1 seed would take some "),
         ({"points": None}, "never ends by itself: say how many points"),
         ({"points": None, "sampler": "grid"}, "a grid has values"),
         ({"sampler": "tpee"}, "did you mean 'tpe'?"),
@@ -315,6 +333,41 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
         sweep("ppo", ENV_ID, OVER, out=tmp_path / "none", **options)
     assert said in str(error.value)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_grid_that_explodes_is_refused_with_how_long_it_would_take(tmp_path: Path) -> None:
+    over = {"hparams.clip": "0.1..0.2:1000", "hparams.gamma": "0..1:1000"}
+    with pytest.raises(ValueError, match=r"1000 x 1000 are 1000000 points with 2 seeds would take some \d+ hours"):
+        sweep("ppo", ENV_ID, over, seeds=2, out=tmp_path / "none", **OPTIONS)
+
+
+def test_lanes_that_run_at_once_come_to_the_same(unbroken: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: three of four lanes, two at a time."""
+    runs = [unbroken.study.run(unbroken.choice(trial), 0, 1) for trial in range(3)]
+    monkeypatch.setattr(Lanes, "_room", lambda self, needed, most: 2)
+    lanes = Lanes(runs[0], 4, 3)
+    assert lanes.size == 2
+    runner = Runner(4)
+    results = {place: result for found in runner.results(runs) for place, result in found}
+    for trial in range(3):
+        recorded = unbroken.records[Key(trial, 0, 1)].result
+        # Sums of 20 float32 rewards, and of parameters after 4 updates, in another order.
+        assert results[trial].episode_return == pytest.approx(recorded.episode_return, rel=1e-4)
+
+
+def test_lanes_fill_a_gpu_s_memory_and_no_more(unbroken: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gpu:
+        platform = "gpu"
+
+        def memory_stats(self) -> dict[str, int]:
+            return {"bytes_limit": 10 * 2**20}
+
+    lanes = Lanes(unbroken.study.run(unbroken.choice(0), 0, 0), 4, 1)
+    monkeypatch.setattr(lanes, "local", [Gpu()])
+    room = 0.6 * 10 * 2**20
+    assert lanes._room(2**20, 100) == int(room / 2**20) == 6
+    assert lanes._room(2**20, 4) == 4
+    assert lanes._room(2**40, 4) == 1
 
 
 def test_the_loop_of_a_run_and_a_sweep_know_the_same_budget(tmp_path: Path) -> None:

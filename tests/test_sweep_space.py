@@ -83,7 +83,6 @@ def test_values_of_python_are_axes_too(base: RunConfig) -> None:
         (["static.num_ues=0"], "static.num_ues=0: "),
         (["static.num_uez=1"], "did you mean 'static.num_ues'?"),
         (["hparams.clip=0.1", "hparams.clip=0.2"], "hparams.clip is given twice"),
-        (["hparams.clip=0.1..0.2:1000", "hparams.gamma=0..1:1000"], "1000 x 1000 are 1000000 points"),
     ],
 )
 def test_what_does_not_fit_is_named_before_anything_runs(base: RunConfig, over: list[str], said: str) -> None:

@@ -1,5 +1,6 @@
 """`sweep(...)` and `scorer(...)`: a sweep, and a function to search with, in one call."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
@@ -7,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from algos.run_config import RunConfig, new_run
-from algos.sweep.lanes import devices
+from algos.sweep.lanes import Lanes, devices
 from algos.sweep.proposals import SAMPLERS, check_sampler
 from algos.sweep.report import report as write_report
 from algos.sweep.scoring import Runner, Scorer
+from algos.sweep.space import Space
 from algos.sweep.space import space as make_space
 from algos.sweep.study import ASKED_RUNS, Plan, Progress, Study, Sweep
 from algos.sweep.together import run_together
@@ -20,6 +22,8 @@ __all__ = ["EPISODES", "FRESH", "folder_of", "scorer", "study_of", "sweep"]
 
 EPISODES = 64
 """Of the evaluation scenario, that a run is measured by."""
+MAX_RUNS = 100_000
+"""Of a sweep: more are a slip of the finger."""
 FRESH = 5
 """Seeds that nothing is chosen by, on which the best meets the preset."""
 
@@ -40,6 +44,7 @@ def study_of(
     """What defines a sweep around a run. Arguments and errors as of `sweep`."""
     base = base.within(frames)
     found = make_space(base, over)
+    _check_size(base, found, points, seeds, episodes)
     problems = len(found.problem_points())
     sampler = sampler or ("grid" if found.is_finite and points is None else "sobol")
     check_choice("sampler", sampler, SAMPLERS)
@@ -53,6 +58,25 @@ def study_of(
         )
     asked = max(1, round(ASKED_RUNS.get(devices()[0].platform, ASKED_RUNS["gpu"]) / (problems * seeds)))
     return Study(base, found, sampler, choices, seeds, frames, episodes, asked, fresh, schedule, eta, every)
+
+
+def _check_size(base: RunConfig, found: Space, points: int | None, seeds: int, episodes: int) -> None:
+    """Refuse what is a slip of the finger, and say how long it would take.
+
+    Raises:
+        ValueError: If there are more runs than `MAX_RUNS`.
+    """
+    sizes = [len(axis.values) for axis in found.axes if axis.values]
+    count = math.prod(sizes) if points is None else points
+    if count * seeds <= MAX_RUNS or (points is None and not found.is_finite):
+        return
+    grid = f"{' x '.join(map(str, sizes))} are " if points is None else ""
+    hours = count * seeds * Lanes(base, episodes, 1).seconds / len(devices()) / 3600
+    of_seeds = f"{seeds} seed{'s' * (seeds > 1)}"
+    raise ValueError(
+        f"{grid}{count} points with {of_seeds} would take some {hours:,.0f} hours on a CPU, and at "
+        f"most {MAX_RUNS} runs are swept at once: take fewer values, or ranges and a number of points"
+    )
 
 
 def folder_of(study: Study) -> Path:

@@ -32,8 +32,8 @@ __all__ = ["Axis", "Space", "space", "with_point"]
 type Point = Mapping[str, Any]
 """Values by the names of axes."""
 
-MAX_GRID = 100_000
-"""Points of a grid: more are a slip of the finger."""
+MAX_VALUES = 100_000
+"""Of an axis: more are a slip of the finger."""
 
 DIGITS = 6
 """Of numbers drawn from a range: a command line with them stays readable."""
@@ -121,7 +121,7 @@ class Space:
         """Each choice, one at least.
 
         Raises:
-            ValueError: If a choice is from a range, or there are too many.
+            ValueError: If a choice is from a range.
         """
         for axis in self.choices:
             if not axis.values:
@@ -166,13 +166,6 @@ def space(base: RunConfig, over: Mapping[str, Any] | Iterable[str]) -> Space:
                 f"{axis.name} is a problem, not a choice, and each problem is swept by itself: give values, or a "
                 f"range with a count, such as {axis.text()}:3"
             )
-    sizes = [math.prod(len(axis.values) for axis in part if axis.values) for part in (choices, problems)]
-    if math.prod(sizes) > MAX_GRID and all(axis.values for axis in choices):
-        counts = " x ".join(str(len(axis.values)) for axis in axes)
-        raise ValueError(
-            f"{counts} are {math.prod(sizes)} points, at most {MAX_GRID} are swept: take fewer values, or ranges and "
-            "a number of points"
-        )
     return Space(choices, problems)
 
 
@@ -237,8 +230,8 @@ class _Fields:
             if found["count"] is None:
                 return axis
             count = _number(name, found["count"])
-            if count != int(count) or not 1 <= count <= MAX_GRID:
-                raise ValueError(f"{name}={shown(text)}: {found['count']} is no count from 1 to {MAX_GRID}")
+            if count != int(count) or not 1 <= count <= MAX_VALUES:
+                raise ValueError(f"{name}={shown(text)}: {found['count']} is no count from 1 to {MAX_VALUES}")
             return axis.spread(int(count))
         items = [item.strip() for item in text.split(",")]
         if not all(items):
