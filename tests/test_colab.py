@@ -45,7 +45,7 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SWEEP_FOLDER", str(tmp_path / "sweep"))
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # they are kept without
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(COLAB)}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(COLAB)}}).execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert last in printed
     assert any("image/png" in output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
