@@ -43,6 +43,7 @@ def test_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     frames, last = NOTEBOOKS[path.stem]
     monkeypatch.setenv("NUM_FRAMES", str(frames))
     monkeypatch.setenv("SWEEP_FOLDER", str(tmp_path / "sweep"))
+    monkeypatch.setenv("CONFIG", '{"num_envs": 8, "rollout": 4, "updates_per_chunk": 1}')
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # they are kept without
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(COLAB)}}).execute()

@@ -1,20 +1,31 @@
 """What may be swept, how it is written, and what is proposed."""
 
+import ast
 import dataclasses
+import json
 import math
+import os
+import re
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
+import tyro
 from hypothesis import given
 from hypothesis import strategies as st
 
+from algos.cli.sweep import command as sweep_command
 from algos.run_config import RunConfig, new_run
+from algos.sweep.call import study_of
 from algos.sweep.proposals import SAMPLERS, check_sampler, propose, told
 from algos.sweep.space import Axis, Space, space, with_point, written
 
-OFFLOADING, EXITS = "MultiUEOffloading-v0", "MultiExitAllocation-v0"
+OFFLOADING = "MultiUEOffloading-v0"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -214,6 +225,34 @@ def test_a_value_is_written_as_it_is_read(base: RunConfig, value: Any) -> None:
     names = {float: "hparams.clip", int: "config.num_envs", bool: "params.tasks_poisson", tuple: "config.trunk"}
     name = names.get(type(value), "config.inputs")
     assert space(base, [f"{name}={written(value)}"]).axes[0].values == (value,)
+
+
+def test_readme_notebook_and_call_define_the_same_sweep() -> None:
+    """What defines it decides its table (tests/test_sweep.py): so the three give the same."""
+    readme = (ROOT / "README.md").read_text()
+    command = next(block for block in re.findall(r"```sh\n(.*?)```", readme, re.S) if " sweep " in block)
+    words = shlex.split(command)[1:]
+    of_readme = tyro.cli(sweep_command(words), args=words[1:])._study()
+    cells = nbformat.read(ROOT / "colab" / "sweep.ipynb", as_version=4).cells
+    source = next(cell.source for cell in cells if "OVER = " in cell.source)
+    names: dict[str, Any] = {"os": os, "json": json}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in ("OVER", "OPTIONS"):
+            exec(ast.unparse(node), names)
+    options = {name: value for name, value in names["OPTIONS"].items() if name != "out"}
+    call = next(line for line in source.splitlines() if "sweep(" in line)
+    assert (
+        'sweep("mahppo", "MultiUEOffloading-v0", OVER, seeds=3, planned=planned, progress=progress, **OPTIONS)' in call
+    )
+    base = new_run("mahppo", OFFLOADING, static=options.pop("static"), config=options.pop("config"))
+    of_notebook = study_of(base, names["OVER"], seeds=3, **options)
+    over = {
+        "hparams.actor_lr": "log:1e-4..1e-1:4",
+        "hparams.entropy": "log:1e-4..1e-1:4",
+        "params.beta": (0.1, 0.47, 1, 3),
+    }
+    of_call = study_of(new_run("mahppo", OFFLOADING, static={"num_ues": 3}), over, seeds=3, frames=40_960)
+    assert of_readme.fields() == of_notebook.fields() == of_call.fields()
 
 
 def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
