@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from algos.algorithms import algorithm
+from algos.export import import_policy
 from algos.sweep import Sweep, sweep
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Lanes
@@ -70,6 +72,13 @@ def test_halving_keeps_the_choices_that_runs_by_themselves_would(halved: Sweep) 
         found = np.array([mean for _, mean in result.curve])
         after = [frames // 64 - 1 for frames, _ in result.curve]
         np.testing.assert_allclose(found, curves[key][after], rtol=1e-5)  # another program: sums of 20 rewards
+
+
+def test_the_plan_of_halving_says_what_is_run(halved: Sweep) -> None:
+    plan = halved.plan()
+    assert (plan.runs, plan.frames) == (10, 256)
+    ran = sum(record.result.frames for key, record in halved.records.items() if key.trial >= 0 and key.seed < 2)
+    assert plan.total == ran == 2 * 64 * (5 + 2 + 2)
 
 
 def test_the_best_of_halving_went_furthest_whatever_others_scored(halved: Sweep) -> None:
@@ -129,9 +138,6 @@ def test_the_best_member_leaves_as_a_policy_that_plays_as_it_did(population: Swe
     assert best is not None
     recorded = population.records[Key(best, 0, 0)].result.episode_return
     assert policy.metadata["provenance"]["frames"] == 256
-    from algos.algorithms import algorithm
-    from algos.export import import_policy
-
     run, learned = import_policy(population.folder / POLICY)
     env, params = run.make_env()
     play = algorithm("ppo").make_policy(env, run.config, True)

@@ -197,7 +197,7 @@ def plan_words(plan: "Plan") -> str:
     asked = "" if plan.asked in (None, plan.frames) else f" ({plan.asked:,} asked: whole chunks are run)"
     return (
         f"{plan.runs:,} runs: {plan.choices:,} choices{problems} x {plan.seeds} seed{'s' * (plan.seeds > 1)}{fresh}; "
-        f"{plan.frames:,} frames each{asked}, {plan.runs * plan.frames:,} in all; {programs}, {plan.at_once} runs at "
+        f"{plan.frames:,} frames each{asked}, {plan.total:,} in all; {programs}, {plan.at_once} runs at "
         f"once on {plan.devices} device{'s' * (plan.devices > 1)}, some {plan.bytes / 2**20:,.0f} MiB, and "
         f"on a CPU roughly {time_words(plan.seconds)} after compiling"
     )

@@ -21,7 +21,7 @@ from algos.sweep.lanes import Batch, Lanes, Seen, batch
 from algos.sweep.space import Axis
 from mec_jax.contracts import Episodes
 
-__all__ = ["Crowd", "Population", "Rung", "lengths"]
+__all__ = ["Crowd", "Population", "Rung", "lengths", "steps"]
 
 QUARTER = 4
 """The worst of them take the place of the best."""
@@ -65,6 +65,12 @@ def lengths(choices: int, chunks: int, eta: int) -> list[tuple[int, int]]:
     while eta ** (cuts + 1) <= min(choices, chunks):
         cuts += 1
     return [(choices // eta**rung, chunks // eta ** (cuts - rung)) for rung in range(cuts + 1)]
+
+
+def steps(rungs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Of rungs, given as choices and chunks that are done after each: choices, and chunks that it adds."""
+    befores = [0, *(done for _, done in rungs[:-1])]
+    return [(count, done - before) for (count, done), before in zip(rungs, befores, strict=True)]
 
 
 class Population:

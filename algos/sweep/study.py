@@ -21,6 +21,7 @@ from algos.run_config import MAX_BYTES, SEED, RunConfig, run_of
 from algos.runs import lock
 from algos.sweep.journal import Journal, Key, Record
 from algos.sweep.lanes import devices, group
+from algos.sweep.population import lengths, steps
 from algos.sweep.proposals import check_sampler, propose
 from algos.sweep.scoring import Result, Runner
 from algos.sweep.space import Axis, Space, with_point
@@ -158,7 +159,8 @@ class Plan(NamedTuple):
     fresh: int  # runs on fresh seeds, at most
     programs: int  # compiled, at most
     asked: int | None  # environment frames of each run that were asked for; None: nobody did
-    frames: int  # that are run, by the first program
+    frames: int  # that are run, by the first program, of one that is trained to its end
+    total: int  # of all runs but those on fresh seeds
     bytes: int  # that its calls keep at once, estimated
     at_once: int  # runs
     devices: int
@@ -252,7 +254,12 @@ class Sweep:
         axes = [axis for axis in study.space.axes if axis.name.startswith(("config.", "static."))]
         sizes = [len(axis.values) or int(axis.high - axis.low) + 1 for axis in axes]
         first = study.run(self.choices(0, 1)[0], 0, study.base.seed)
-        lanes = self.runner.lanes(first, study.choices * problems * study.seeds)
+        runs = study.choices * problems * study.seeds
+        lanes = self.runner.lanes(first, runs)
+        share = 1.0
+        if study.schedule == "halving":
+            rungs = lengths(study.choices, lanes.trainer.num_chunks, study.eta)
+            share = sum(count * chunks for count, chunks in steps(rungs)) / (study.choices * rungs[-1][1])
         return Plan(
             study.choices,
             problems,
@@ -261,10 +268,11 @@ class Sweep:
             min(math.prod(sizes), study.choices * problems),
             study.frames,
             lanes.trainer.num_frames,
+            round(share * runs * lanes.trainer.num_frames),
             lanes.bytes,
             lanes.size,
             len(devices()),
-            study.choices * problems * study.seeds * lanes.seconds / len(devices()),
+            share * runs * lanes.seconds / len(devices()),
         )
 
     def choices(self, first: int, count: int) -> list[dict[str, Any]]:

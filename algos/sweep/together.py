@@ -18,7 +18,7 @@ from algos.export import export_policy
 from algos.integrity import digest, sealed
 from algos.sweep.journal import Record
 from algos.sweep.lanes import Outcome, group
-from algos.sweep.population import Crowd, Population, Rung, lengths
+from algos.sweep.population import Crowd, Population, Rung, lengths, steps
 from algos.sweep.scoring import result_of
 from algos.sweep.space import with_point
 from algos.sweep.study import Progress, Sweep
@@ -87,14 +87,13 @@ class _Together:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_unfinished_checkpoints(self.folder)
         kept, first = self._taken_up()
-        work = [count * (done - before) for (count, done), before in zip(self.plan, self._befores(), strict=True)]
+        work = [count * chunks for count, chunks in steps(self.plan)]
         begin, skipped = time.monotonic(), sum(work[:first])
         for place in range(first, len(self.plan)):
-            done, before = self.plan[place][1], self._befores()[place]
             is_last = place + 1 == len(self.plan)
             following = 0 if is_last else self.plan[place + 1][0]
             start = time.perf_counter()
-            crowd, rung = self.population.advance(kept.crowd, done - before, following)
+            crowd, rung = self.population.advance(kept.crowd, steps(self.plan)[place][1], following)
             kept = self._noted(kept._replace(crowd=crowd, key=crowd.key), rung, place, time.perf_counter() - start)
             there, left_over = set(rung.member.tolist()), set(rung.parent.tolist())
             gone = there if is_last else there - left_over if self.is_halving else set()
@@ -112,10 +111,6 @@ class _Together:
             runs = len(self.runs) * len(study.problems)
             done_runs = (self.problem + spent / sum(work)) * len(self.runs)
             report(Progress(done_runs, runs, left, self.sweep.best_worth()))
-
-    def _befores(self) -> list[int]:
-        """Chunks that are done before each rung."""
-        return [0, *(done for _, done in self.plan[:-1])]
 
     def _taken_up(self) -> tuple[Kept, int]:
         """What was kept, and the number of rungs that it has done."""
