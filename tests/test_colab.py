@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 COLAB = Path(__file__).resolve().parents[1] / "colab"
 
 NOTEBOOKS = {
-    "quickstart": (100_000, "[beta, seed, update]"),
+    "quickstart": (100_000, "over both problems by"),
     "export_to_pytorch": (40_960, "phone 2: cut after "),
     "sweep": (1, "learning rate "),
 }

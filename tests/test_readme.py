@@ -53,7 +53,7 @@ def test_sweep_command_leaves_its_best_and_a_picture(tmp_path: Path) -> None:
     program, *arguments = shlex.split(SWEEP)
     assert program == ".venv/bin/mec-jax"
     arguments[arguments.index("--frames") + 1], arguments[arguments.index("--seeds") + 1] = "32", "1"
-    small = shlex.split("--config.num-envs 8 --config.rollout 4 --config.updates-per-chunk 1 --episodes 2 --fresh 1")
+    small = shlex.split("--config.num-envs 8 --config.rollout 2 --episodes 2 --fresh 1")
     command = [sys.executable, "-m", "algos.cli", *arguments, *small, "--out", "found"]
     subprocess.run(command, cwd=tmp_path, check=True, env=_environment())
     assert {"best.json", "scores.png", "trials.csv"} <= {path.name for path in (tmp_path / "found").iterdir()}

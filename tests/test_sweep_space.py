@@ -251,7 +251,12 @@ def test_readme_notebook_and_call_define_the_same_sweep() -> None:
         "hparams.entropy": "log:1e-4..1e-1:4",
         "params.beta": (0.1, 0.47, 1, 3),
     }
-    of_call = study_of(new_run("mahppo", OFFLOADING, static={"num_ues": 3}), over, seeds=3, frames=40_960)
+    of_call = study_of(
+        new_run("mahppo", OFFLOADING, static={"num_ues": 3}, config={"updates_per_chunk": 2}),
+        over,
+        seeds=3,
+        frames=20_480,
+    )
     assert of_readme.fields() == of_notebook.fields() == of_call.fields()
 
 
