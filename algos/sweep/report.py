@@ -59,9 +59,14 @@ def _about(sweep: Sweep) -> list[str]:
     }[study.schedule]
     swept = ", ".join(f"`{axis.text()}`" for axis in study.space.axes)
     lines = [f"{about} Swept: {swept}."]
-    scale = sweep.runner.scale(study.run(sweep.choice(0), 0, study.base.seed))
-    if scale is not None:
-        lines.append(f"Score: 0 = {scale.zero}, 1 = {scale.one}, on the evaluation scenario of each problem.")
+    scales = [sweep.runner.scale(study.run({}, problem, study.base.seed)) for problem in range(len(study.problems))]
+    named: dict[str, list[str]] = {}
+    for problem, scale in enumerate(scales):
+        if scale is not None:
+            named.setdefault(f"0 = {scale.zero}, 1 = {scale.one}", []).append(problem_name(sweep, problem))
+    for ends, problems in named.items():
+        where = "" if len(named) == 1 else f" in {', in '.join(problems)}"
+        lines.append(f"Score: {ends}, on the evaluation scenario{where}.")
     diverged = sum(record.result.diverged for record in sweep.records.values())
     if diverged:
         lines.append(f"{diverged} run{'s' * (diverged > 1)} diverged.")
