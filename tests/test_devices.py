@@ -38,7 +38,6 @@ SIZES = (
     ),
     *("--config.trunk", "8", "--config.critic", "8", "--config.minibatches", "2"),
 )
-MARKS = dict.fromkeys(("ppo", "mahppo", "drl_es"), pytest.mark.slow)
 
 
 def on_cpus(count: int, *command: str) -> subprocess.Popen[str]:
@@ -63,7 +62,9 @@ def test_two_devices_train_as_one_does() -> None:
     must_succeed(on_cpus(2, "tests.on_devices", "ppo", "2"))
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=MARKS.get(case, pytest.mark.full)) for case in CASES])
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo" else pytest.mark.full) for case in CASES]
+)
 def test_two_and_four_devices_train_as_one_does(case: str) -> None:
     must_succeed(on_cpus(4, "tests.on_devices", case, "2", "4"))
 

@@ -108,7 +108,9 @@ def test_a_run_of_a_sweep_is_the_run_that_train_does(unbroken: Sweep, tmp_path: 
     assert RunFolder(tmp_path / "other").run == dataclasses.replace(run, seed=3)
 
 
-@pytest.mark.parametrize("name", ["ppo", "mahppo", "drl_es"])
+@pytest.mark.parametrize(
+    "name", ["ppo", *(pytest.param(name, marks=pytest.mark.full) for name in ("mahppo", "drl_es"))]
+)
 def test_parameters_of_a_lane_are_those_of_a_run_alone_after_three_updates(name: str) -> None:
     configs: dict[str, tuple[str, dict[str, Any]]] = {
         "ppo": (ENV_ID, SMALL),
