@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from algos.cli import main
 from algos.run_config import as_arrays, new_run, read_run
 from algos.runs import RunFolder
 from algos.sweep import Sweep, scorer, sweep
+from algos.sweep.call import study_of
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Lanes
 from algos.sweep.study import read_study
@@ -262,7 +264,7 @@ def test_everything_is_in_the_folder(unbroken: Sweep) -> None:
     files = (
         "sweep.json trials.jsonl trials.csv trials.parquet best.json best-0.json best-1.json scores.png learning.png"
     )
-    assert names == {*files.split(), "sweep.html", "report.md"}
+    assert names == {*files.split(), "sweep.html", "report.md", ".lock"}
     table = parquet.read_table(unbroken.folder / "trials.parquet").to_pylist()
     assert repr(table) == repr(trials(unbroken))
     page = (unbroken.folder / "sweep.html").read_text()
@@ -271,6 +273,15 @@ def test_everything_is_in_the_folder(unbroken: Sweep) -> None:
     run = best_run(unbroken, 0)
     assert run is not None and train_line(run) in report
     assert "Score: 0 = Random, 1 = Optimum" in report
+
+
+def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -> None:
+    study = study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]})
+    with closing(Sweep(tmp_path / "mine", study)):
+        for again in (study, None):
+            with pytest.raises(ValueError, match="trains in .* already"):
+                Sweep(tmp_path / "mine", again)
+    Sweep(tmp_path / "mine").close()
 
 
 def test_a_folder_of_another_sweep_is_refused(unbroken: Sweep, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ __all__ = ["Plan", "Progress", "Study", "Sweep", "read_study", "study_from"]
 
 SCHEDULES = ("full", "halving", "pbt")
 STUDY, TRIALS = "sweep.json", "trials.jsonl"
+LOCK = ".lock"
+"""A file of its own: the others are replaced, and whoever locks a file locks what it was then."""
 PRESET = -1
 """Trial of the preset itself."""
 ASKED_RUNS = {"cpu": 16, "gpu": 256}
@@ -216,7 +218,8 @@ class Sweep:
             self.study = study
             if not (folder / STUDY).exists():
                 write_text(folder / STUDY, sealed(study.fields()))
-            self._lock = lock(folder / STUDY)
+            (folder / LOCK).touch()
+            self._lock = lock(folder / LOCK)
             remove_unfinished(folder)
             write_text(folder / STUDY, sealed(study.fields()))
             self._journal = Journal(folder / TRIALS)
