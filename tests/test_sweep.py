@@ -279,7 +279,7 @@ def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -
     study = study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]})
     with closing(Sweep(tmp_path / "mine", study)):
         for again in (study, None):
-            with pytest.raises(ValueError, match="trains in .* already"):
+            with pytest.raises(ValueError, match=r"trains in .* already"):
                 Sweep(tmp_path / "mine", again)
     Sweep(tmp_path / "mine").close()
 

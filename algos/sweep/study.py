@@ -111,8 +111,9 @@ class Study:
         return dataclasses.asdict(self)
 
     def without_size(self) -> dict[str, Any]:
-        """What must agree for two sweeps to be one: all but how long it goes on."""
-        return {name: value for name, value in self.fields().items() if name not in ("choices", "fresh", "asked")}
+        """What must agree for two sweeps to be one: all but how long it goes on. A population has its size."""
+        grows = ("fresh", "asked", *(("choices",) if self.schedule == "full" else ()))
+        return {name: value for name, value in self.fields().items() if name not in grows}
 
 
 def read_study(folder: Path) -> Study:

@@ -53,7 +53,8 @@ def run_together(sweep: Sweep, report: Callable[[Progress], None]) -> None:
         ValueError: If it varies what a population can't, or the folder can't be written.
     """
     for problem in range(len(sweep.study.problems)):
-        if any(key not in sweep.records for trial in range(sweep.study.choices) for key in sweep.study.keys(trial)):
+        keys = (key for trial in range(sweep.study.choices) for key in sweep.study.keys(trial))
+        if any(key not in sweep.records for key in keys if key.problem == problem):
             _Together(sweep, problem).run(report)
 
 
@@ -78,7 +79,7 @@ class _Together:
                 (study.choices, min(done, chunks)) for done in range(study.every, chunks + study.every, study.every)
             ]
         self.folder = sweep.folder / RUNGS / str(problem)
-        self.of = digest({**study.without_size(), "choices": study.choices})
+        self.of = digest(study.without_size())
 
     def run(self, report: Callable[[Progress], None]) -> None:
         """From the newest rung that is whole to the last one."""
@@ -99,14 +100,15 @@ class _Together:
             there, left_over = set(rung.member.tolist()), set(rung.parent.tolist())
             gone = there if is_last else there - left_over if self.is_halving else set()
             with self.sweep.writing():
-                # Records first: should a kill come between, the rung is run again, and they are there already.
+                # Should a kill come between, the rung is run again: the last one while records are missing, and of
+                # the others those that are there already stay.
+                if is_last and not self.is_halving:
+                    self._write_schedule(kept)
+                    self._write_winner(kept, rung)
                 self.sweep.add(self._records(kept, rung, place, gone - {-1}))
                 if not is_last:
                     save(self.folder, Manifest(place + 1, self.of, "", 0, "", {}), _plain(kept))
                     remove_old(self.folder / str(place + 1))
-                elif not self.is_halving:
-                    self._write_schedule(kept)
-                    self._write_winner(kept, rung)
             spent = sum(work[: place + 1])
             left = (time.monotonic() - begin) * (sum(work) - spent) / max(spent - skipped, 1)
             runs = len(self.runs) * len(study.problems)
