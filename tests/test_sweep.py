@@ -17,13 +17,14 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from algos import loop
 from algos.algorithms import algorithm
 from algos.cli import main
 from algos.run_config import as_arrays, new_run, read_run
 from algos.runs import RunFolder
-from algos.sweep import Sweep, scorer, sweep
+from algos.sweep import Sweep, pictures, scorer, sweep
 from algos.sweep.call import study_of
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Lanes
@@ -221,6 +222,46 @@ def test_a_sweep_whose_every_run_diverged_ends_and_says_so(tmp_path: Path) -> No
     assert found.best() is None
     assert not (found.folder / "best.json").exists()
     assert "Every choice diverged." in (found.folder / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def half_scored(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """While the link is down in all slots, each policy is as good as the others: the second problem has no scores."""
+    over = {"params.outage": [0.2, 1e3], "hparams.clip": [0.1, 0.3], "hparams.gamma": [0.5, 0.9]}
+    out = tmp_path_factory.mktemp("half") / "scored"
+    return sweep("ppo", ENV_ID, over, 2, sampler="random", out=out, **{**OPTIONS, "fresh": 1})
+
+
+def test_a_problem_whose_rulers_are_worth_the_same_has_returns(half_scored: Sweep) -> None:
+    first, second = trials(half_scored)
+    assert math.isfinite(first["score"]) and math.isnan(second["score"])
+    report = (half_scored.folder / "report.md").read_text()
+    assert "gamma | score | 95 %" in report and "gamma | return | 95 %" in report
+    assert "Without scores, returns of several problems don't compare." in report
+    assert "diverged" not in report
+
+
+def test_one_fresh_seed_tells_nothing_apart(half_scored: Sweep) -> None:
+    assert [(gain.seeds, math.isnan(gain.low), math.isnan(gain.high)) for gain in gains(half_scored)] == [
+        (1, True, True)
+    ] * 2
+    report = (half_scored.folder / "report.md").read_text()
+    assert "One seed tells nothing apart" in report
+    assert "better than" not in report and "worse than" not in report
+
+
+def test_a_picture_does_not_call_diverged_what_nobody_tried(half_scored: Sweep) -> None:
+    figure = Figure()
+    panel = figure.subplots()
+    pictures._map(half_scored, half_scored.study.space.choices, [0], 0, panel, figure, True)
+    assert sorted(text.get_text() for text in panel.texts)[:3] == ["", "", ""]
+    assert "diverged" not in [text.get_text() for text in panel.texts]
+
+
+def test_static_fields_that_do_not_go_together_are_refused_before_the_others_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 minibatches do not divide"):
+        sweep("ppo", ENV_ID, {"config.minibatches": [1, 3]}, out=tmp_path / "none", **OPTIONS)
+    assert not (tmp_path / "none").exists()
 
 
 def test_static_fields_are_programs_of_their_own(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from algos.algorithms import algorithm
 from algos.run_config import RunConfig, new_run
 from algos.sweep.lanes import devices
-from algos.sweep.proposals import SAMPLERS, check_sampler
+from algos.sweep.proposals import SAMPLERS, check_sampler, propose
 from algos.sweep.report import report as write_report
 from algos.sweep.scoring import Runner, Scorer
 from algos.sweep.space import space as make_space
@@ -52,7 +53,24 @@ def study_of(
             f"the grid has {choices * problems} points, not {points}: leave out the number, or take another sampler"
         )
     asked = max(1, round(ASKED_RUNS.get(devices()[0].platform, ASKED_RUNS["gpu"]) / (problems * seeds)))
-    return Study(base, found, sampler, choices, seeds, frames, episodes, asked, fresh, schedule, eta, every)
+    study = Study(base, found, sampler, choices, seeds, frames, episodes, asked, fresh, schedule, eta, every)
+    _check_programs(study)
+    return study
+
+
+def _check_programs(study: Study) -> None:
+    """Refuse static fields that do not go together, which would end a sweep when their turn comes.
+
+    What a sampler asks later is not known yet.
+    """
+    names = [axis.name for axis in study.space.choices if axis.name.startswith("config.")]
+    known = 1 if study.sampler == "tpe" or not names else study.choices
+    choices = propose(study.sampler, study.space, study.base.seed, [], known)
+    for choice in {tuple(choice[name] for name in names): choice for choice in choices}.values():
+        for problem in range(len(study.problems)):
+            run = study.run(choice, problem, study.base.seed)
+            env, _ = run.make_env()
+            algorithm(run.algorithm).make_trainer(env, run.config)
 
 
 def folder_of(study: Study) -> Path:

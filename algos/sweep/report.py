@@ -59,7 +59,7 @@ def _about(sweep: Sweep) -> list[str]:
     }[study.schedule]
     swept = ", ".join(f"`{axis.text()}`" for axis in study.space.axes)
     lines = [f"{about} Swept: {swept}."]
-    scale = sweep.runner.scale(study.run(sweep.choice(0), 0, study.base.seed))
+    scale = next((scale for problem in range(len(study.problems)) if (scale := sweep.scale(problem))), None)
     if scale is not None:
         lines.append(f"Score: 0 = {scale.zero}, 1 = {scale.one}, on the evaluation scenario of each problem.")
     diverged = sum(record.result.diverged for record in sweep.records.values())
@@ -70,7 +70,7 @@ def _about(sweep: Sweep) -> list[str]:
 
 def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
     names = [axis.name for axis in sweep.study.space.choices]
-    header = ["trial", *names, measure_name(sweep), "95 % interval", "return"]
+    header = ["trial", *names, measure_name(sweep, problem), "95 % interval", "return"]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     rows = [row for row in found if row.problem == problem]
     for row in rows[:_TOP]:
@@ -87,14 +87,14 @@ def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
 def _best(sweep: Sweep, problem: int | None) -> list[str]:
     run = best_run(sweep, problem)
     if run is None:
-        scoreless = problem is None and not sweep.is_scored
+        scoreless = problem is None and not sweep.is_scored(None)
         return ["Without scores, returns of several problems don't compare." if scoreless else "Every choice diverged."]
     if sweep.study.schedule == "pbt":
         return [_winner_words(sweep)]
     lines = []
     gain = next((gain for gain in gains(sweep) if gain.problem == problem), None)
     if gain is not None:
-        lines += [gain_words(gain, measure_name(sweep)), ""]
+        lines += [gain_words(gain, measure_name(sweep, problem)), ""]
     return [*lines, "```sh", train_line(run), "```"]
 
 
@@ -103,7 +103,7 @@ def _winner_words(sweep: Sweep) -> str:
     about, _ = unsealed((sweep.folder / WINNER).read_text())
     words = (
         f"The best member is `{POLICY}`, and how its hyper-parameters changed is in `{SCHEDULE}`: no single run gives "
-        f"it. On {sweep.study.episodes} episodes by which nothing was chosen its {measure_name(sweep)} is "
+        f"it. On {sweep.study.episodes} episodes by which nothing was chosen its {measure_name(sweep, 0)} is "
         f"{about['worth']:.4f} [{about['low']:.4f}, {about['high']:.4f}]"
     )
     fresh = [sweep.records[Key(PRESET, 0, seed)].result.worth for seed in sweep.study.fresh_seeds]
@@ -119,6 +119,11 @@ def gain_words(gain: Gain, measure: str) -> str:
         return f"Trial {gain.trial} or the preset diverged on a fresh seed."
     if gain.is_preset:
         return f"Trial {gain.trial}, the best, is the preset itself."
+    if gain.seeds == 1:
+        return (
+            f"Trial {gain.trial} against the preset on a fresh seed: {measure} {gain.best:.4f} against "
+            f"{gain.preset:.4f}. One seed tells nothing apart: take more with `--fresh`."
+        )
     verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
     return (
         f"Trial {gain.trial} is {verdict} the preset: {measure} {gain.best:.4f} against {gain.preset:.4f}, paired "

@@ -24,6 +24,7 @@ from algos.sweep.lanes import devices, group
 from algos.sweep.proposals import check_sampler, propose
 from algos.sweep.scoring import Result, Runner
 from algos.sweep.space import Axis, Space, with_point
+from mec_jax.evaluation import Scale
 from mec_jax.files import check_choice, check_count, check_folder, read_text, reason, remove_unfinished, write_text
 
 __all__ = ["Plan", "Progress", "Study", "Sweep", "read_study", "study_from"]
@@ -382,12 +383,17 @@ class Sweep:
             trial: sum(len(self.records[Key(trial, one, self.study.base.seed)].result.curve) for one in problems)
             for trial in self.finished()
         }
-        return [trial for trial, rungs in length.items() if rungs == max(length.values())]
+        longest = max(length.values(), default=0)
+        return [trial for trial, rungs in length.items() if rungs == longest]
 
-    @property
-    def is_scored(self) -> bool:
-        """Whether choices are ranked by score."""
-        return any(math.isfinite(record.result.score) for record in self.records.values())
+    def scale(self, problem: int) -> Scale | None:
+        """Of a problem."""
+        return self.runner.scale(self.study.run({}, problem, self.study.base.seed))
+
+    def is_scored(self, problem: int | None) -> bool:
+        """Whether choices are ranked by score on a problem; without one on all."""
+        problems = range(len(self.study.problems)) if problem is None else [problem]
+        return all(self.scale(one) is not None for one in problems)
 
     def mean(self, trial: int, problem: int | None) -> float:
         """What a trial is ranked by: its mean worth over seeds on a problem, or without one the mean score over all,

@@ -103,7 +103,7 @@ class Gain(NamedTuple):
     best: float  # mean worth
     preset: float
     gain: float  # mean difference; NaN if a run diverged
-    low: float  # its 95 % interval over seeds
+    low: float  # its 95 % interval over seeds; NaN of one alone
     high: float
     seeds: int
 
@@ -122,7 +122,7 @@ def gains(sweep: Sweep) -> list[Gain]:
         best, preset = (_fresh(sweep, which, problem) for which in (trial, PRESET))
         difference = best - preset
         low = high = math.nan
-        if np.isfinite(difference).all():
+        if len(difference) > 1 and np.isfinite(difference).all():
             low, high = bootstrap_interval(difference, statistic=np.mean)
         found.append(
             Gain(
