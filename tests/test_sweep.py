@@ -22,12 +22,14 @@ from matplotlib.figure import Figure
 from algos import loop
 from algos.algorithms import algorithm
 from algos.cli import main
+from algos.cli import sweep as cli
 from algos.run_config import as_arrays, new_run, read_run
 from algos.runs import RunFolder
-from algos.sweep import Sweep, pictures, scorer, sweep
+from algos.sweep import Sweep, call, pictures, report, scorer, sweep
 from algos.sweep.call import study_of
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Lanes
+from algos.sweep.report import gain_words, preset_name
 from algos.sweep.study import read_study
 from algos.sweep.tables import best_run, gains, means, train_line, trials
 from mec_jax.episodes import evaluation_keys
@@ -248,6 +250,26 @@ def test_one_fresh_seed_tells_nothing_apart(half_scored: Sweep) -> None:
     report = (half_scored.folder / "report.md").read_text()
     assert "One seed tells nothing apart" in report
     assert "better than" not in report and "worse than" not in report
+    assert "1 choice, 2 problems, 1 seed:" in report
+
+
+def test_what_options_made_of_the_preset_is_not_called_the_preset(half_scored: Sweep) -> None:
+    """`OPTIONS` has other networks than any preset."""
+    assert "against the preset with the options given on a fresh seed" in (half_scored.folder / "report.md").read_text()
+    plain = study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]}, frames=128)
+    gain = gains(half_scored)[0]._replace(seeds=2, low=0.1, high=0.2)
+    assert "Trial 0 is better than the preset: score" in gain_words(gain, "score", preset_name(plain))
+
+
+def test_how_a_sweep_goes_on_is_said_as_a_shell_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(cli.stop, "last_words", lambda words, finish: said.append(words))
+    monkeypatch.setattr(call, "carry_out", lambda *given: [])
+    monkeypatch.setattr(report, "text", lambda found: "")
+    study = study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]})
+    with closing(Sweep(tmp_path / "two words", study)) as found:
+        cli.carry_out(found)
+    assert said == [f"`mec-jax sweep --resume '{found.folder}'` goes on"]
 
 
 def test_a_picture_does_not_call_diverged_what_nobody_tried(half_scored: Sweep) -> None:
@@ -348,6 +370,7 @@ def test_a_folder_of_another_sweep_is_refused(unbroken: Sweep, tmp_path: Path) -
     ("changes", "said"),
     [
         ({"points": 0}, "points is 0"),
+        ({"points": 10**9}, "at most 100000"),
         ({"points": None}, "never ends by itself: say how many points"),
         ({"points": None, "sampler": "grid"}, "a grid has values"),
         ({"sampler": "tpee"}, "did you mean 'tpe'?"),

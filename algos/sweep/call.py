@@ -12,6 +12,7 @@ from algos.sweep.lanes import devices
 from algos.sweep.proposals import SAMPLERS, check_sampler, propose
 from algos.sweep.report import report as write_report
 from algos.sweep.scoring import Runner, Scorer
+from algos.sweep.space import MAX_GRID
 from algos.sweep.space import space as make_space
 from algos.sweep.study import ASKED_RUNS, Plan, Progress, Study, Sweep
 from algos.sweep.together import run_together
@@ -46,7 +47,7 @@ def study_of(
     check_choice("sampler", sampler, SAMPLERS)
     check_count("seeds", seeds, most=10_000)
     if points is not None:
-        check_count("points", points)
+        check_count("points", points, most=MAX_GRID)
     choices = check_sampler(sampler, found, None if points is None else max(1, points // problems))
     if sampler == "grid" and points not in (None, choices * problems):
         raise ValueError(

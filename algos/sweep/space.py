@@ -27,13 +27,13 @@ from mec_jax.parameters import Parameter
 from mec_jax.ranges import HUGE, Range, ranges
 from mec_jax.registry import registered_envs, static_arguments
 
-__all__ = ["Axis", "Space", "space", "with_point"]
+__all__ = ["MAX_GRID", "Axis", "Space", "space", "with_point", "written"]
 
 type Point = Mapping[str, Any]
 """Values by the names of axes."""
 
 MAX_GRID = 100_000
-"""Points of a grid: more are a slip of the finger."""
+"""Points of a sweep: more are a slip of the finger."""
 
 DIGITS = 6
 """Of numbers drawn from a range: a command line with them stays readable."""
