@@ -191,6 +191,9 @@ def test_more_points_are_added_to_those_that_are_there(unbroken: Sweep, tmp_path
     grown = sweep("ppo", ENV_ID, OVER, 6, 2, out=tmp_path / "grown", **OPTIONS)
     assert len(rows(few)) == 4
     assert rows(grown) == rows(unbroken)
+    fewer = sweep("ppo", ENV_ID, OVER, 2, 2, out=tmp_path / "grown", **OPTIONS)
+    assert rows(fewer) == rows(few)
+    assert "1 choice, 2 problems" in (few.folder / "report.md").read_text() and fewer.finished() == [0]
 
 
 def test_a_damaged_line_is_said_and_its_run_is_run_again(
@@ -238,7 +241,8 @@ def test_a_problem_whose_rulers_are_worth_the_same_has_returns(half_scored: Swee
     first, second = trials(half_scored)
     assert math.isfinite(first["score"]) and math.isnan(second["score"])
     report = (half_scored.folder / "report.md").read_text()
-    assert "gamma | score | 95 %" in report and "gamma | return | 95 %" in report
+    assert "gamma | score | 95 % interval | return |\n" in report
+    assert "gamma | return | 95 % interval |\n" in report
     assert "Without scores, returns of several problems don't compare." in report
     assert "diverged" not in report
 
@@ -280,9 +284,11 @@ def test_a_picture_does_not_call_diverged_what_nobody_tried(half_scored: Sweep) 
     assert "diverged" not in [text.get_text() for text in panel.texts]
 
 
-def test_static_fields_that_do_not_go_together_are_refused_before_the_others_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", ["grid", "sobol", "tpe"])
+def test_static_fields_that_do_not_go_together_are_refused_before_the_others_run(sampler: str, tmp_path: Path) -> None:
+    points = None if sampler == "grid" else 8
     with pytest.raises(ValueError, match="3 minibatches do not divide"):
-        sweep("ppo", ENV_ID, {"config.minibatches": [1, 3]}, out=tmp_path / "none", **OPTIONS)
+        sweep("ppo", ENV_ID, {"config.minibatches": [1, 3]}, points, sampler=sampler, out=tmp_path / "none", **OPTIONS)
     assert not (tmp_path / "none").exists()
 
 

@@ -12,7 +12,7 @@ from algos.sweep.lanes import devices
 from algos.sweep.proposals import SAMPLERS, check_sampler, propose
 from algos.sweep.report import report as write_report
 from algos.sweep.scoring import Runner, Scorer
-from algos.sweep.space import MAX_GRID
+from algos.sweep.space import MAX_GRID, Space
 from algos.sweep.space import space as make_space
 from algos.sweep.study import ASKED_RUNS, Plan, Progress, Study, Sweep
 from algos.sweep.together import run_together
@@ -62,11 +62,15 @@ def study_of(
 def _check_programs(study: Study) -> None:
     """Refuse static fields that do not go together, which would end a sweep when their turn comes.
 
-    What a sampler asks later is not known yet.
+    Of ranges that a sampler asks in by what it was told, nothing is known yet.
     """
-    names = [axis.name for axis in study.space.choices if axis.name.startswith("config.")]
-    known = 1 if study.sampler == "tpe" or not names else study.choices
-    choices = propose(study.sampler, study.space, study.base.seed, [], known)
+    axes = [axis for axis in study.space.choices if axis.name.startswith("config.")]
+    names = [axis.name for axis in axes]
+    if study.sampler == "tpe":
+        known = Space(tuple(axis for axis in axes if axis.values), ())
+        names, choices = [axis.name for axis in known.choices], known.grid()
+    else:
+        choices = propose(study.sampler, study.space, study.base.seed, [], study.choices if names else 1)
     for choice in {tuple(choice[name] for name in names): choice for choice in choices}.values():
         for problem in range(len(study.problems)):
             run = study.run(choice, problem, study.base.seed)

@@ -71,7 +71,8 @@ def _about(sweep: Sweep) -> list[str]:
 
 def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
     names = [axis.name for axis in sweep.study.space.choices]
-    header = ["trial", *names, measure_name(sweep, problem), "95 % interval", "return"]
+    is_scored = sweep.is_scored(problem)
+    header = ["trial", *names, measure_name(sweep, problem), "95 % interval", *["return"] * is_scored]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     rows = [row for row in found if row.problem == problem]
     for row in rows[:_TOP]:
@@ -79,7 +80,8 @@ def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
         worth = "diverged" if row.diverged else f"{row.worth:.4f}"
         spread = "" if not math.isfinite(row.low) else f"[{row.low:.4f}, {row.high:.4f}]"
         values = [tables.written(choice[name]) for name in names]
-        lines.append(f"| {' | '.join([str(row.trial), *values, worth, spread, f'{row.episode_return:.4f}'])} |")
+        returns = [f"{row.episode_return:.4f}"] * is_scored
+        lines.append(f"| {' | '.join([str(row.trial), *values, worth, spread, *returns])} |")
     if len(rows) > _TOP:
         lines += ["", f"The best {_TOP} of {len(rows)}."]
     return lines

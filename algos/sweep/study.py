@@ -353,8 +353,8 @@ class Sweep:
             self._journal.add(record for record in records if record.key not in self.records)
 
     def finished(self) -> list[int]:
-        """Trials all of whose runs are on record."""
-        trials = sorted({key.trial for key in self.records if key.trial != PRESET})
+        """Trials all of whose runs are on record; of a sweep that had more points once, the first ones."""
+        trials = sorted({key.trial for key in self.records if 0 <= key.trial < self.study.choices})
         return [trial for trial in trials if all(key in self.records for key in self.study.keys(trial))]
 
     def results(self, trial: int, problem: int, seeds: Sequence[int]) -> list[Result]:

@@ -31,7 +31,7 @@ def trials(sweep: Sweep) -> list[dict[str, Any]]:
     names = study.space.names()
     seeds = range(study.base.seed, study.base.seed + study.seeds)
     found = []
-    for key in sorted(key for key in sweep.records if key.trial != PRESET and key.seed in seeds):
+    for key in sorted(key for key in sweep.records if 0 <= key.trial < study.choices and key.seed in seeds):
         record = sweep.records[key]
         values = {**record.choice, **study.problems[key.problem]}
         result = record.result._asdict()
