@@ -20,10 +20,11 @@ from algos.run_config import new_run
 from algos.sweep import Sweep, sweep, together
 from algos.sweep.call import study_of
 from algos.sweep.journal import Key
-from algos.sweep.lanes import Lanes, batch
-from algos.sweep.population import Crowd, Population, lengths
+from algos.sweep.lanes import Batch, Lanes, Seen, batch
+from algos.sweep.population import Crowd, Population, Rung, lengths
 from algos.sweep.tables import best_run
 from algos.sweep.together import POLICY, SCHEDULE
+from mec_jax.contracts import Episodes
 from mec_jax.evaluation import evaluate
 from mec_jax.policy import load_policy
 from tests.test_sweep import OPTIONS, ROOT, everything
@@ -167,6 +168,16 @@ def test_who_goes_on_from_whom_and_with_what_does_not_depend_on_places() -> None
     np.testing.assert_array_equal(found[0][0], [0, 1, 1, 3, 4, 5, 6, 3, 8])
     np.testing.assert_array_equal(found[1][0], found[0][0])
     np.testing.assert_array_equal(found[1][1], found[0][1])
+
+
+def test_of_equally_good_members_the_first_is_the_best_wherever_it_stands() -> None:
+    returns = jnp.array([[2.0, 2.0], [3.0, 1.0], [2.0, 2.0], [9.0, 9.0], [1.0, 1.0], [8.0, 8.0]])
+    nothing, finite = jnp.zeros(6), jnp.array([True, True, True, True, True, False])
+    played, seen = Episodes(returns, nothing, nothing, {}), Seen(nothing, nothing, finite)
+    standing = np.array([2, 0, 1, -1, 3, 4])
+    rung = Rung(standing, standing, played, seen, Batch(None, None, nothing))
+    assert together.best_place(rung) == 1
+    assert together.best_place(rung._replace(seen=seen._replace(finite=jnp.zeros(6, bool)))) is None
 
 
 def test_a_population_that_was_stopped_before_it_had_left_all_leaves_it_later(

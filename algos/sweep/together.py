@@ -27,7 +27,7 @@ from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.files import write_text
 from mec_jax.statistics import bootstrap_interval
 
-__all__ = ["POLICY", "SCHEDULE", "WINNER", "run_together"]
+__all__ = ["POLICY", "SCHEDULE", "WINNER", "best_place", "run_together"]
 
 RUNGS = "rungs"
 POLICY, SCHEDULE, WINNER = "policy.npz", "schedule.csv", "winner.json"
@@ -203,11 +203,9 @@ class _Together:
 
     def _write_winner(self, kept: Kept, rung: Rung) -> None:
         """The policy of the best member, and its score on episodes by which nothing was chosen."""
-        means = np.mean(rung.played.episode_return, axis=1)
-        means = np.where((rung.member >= 0) & rung.seen.finite & np.isfinite(means), means, -np.inf)
-        if not np.isfinite(means).any():
+        at = best_place(rung)
+        if at is None:
             return
-        at = int(np.argmax(means))
         member, study = int(rung.member[at]), self.sweep.study
         run = with_point(self.runs[member], self._choice(rung, member, at))
         learner = algorithm(run.algorithm)
@@ -223,6 +221,14 @@ class _Together:
         about = {"trial": self.keys[member].trial, "worth": float(worth.mean()), "low": low, "high": high}
         export_policy(self.sweep.folder / POLICY, run, learned, int(rung.seen.frames[at]), about)
         write_text(self.sweep.folder / WINNER, sealed(about))
+
+
+def best_place(rung: Rung) -> int | None:
+    """Where the best member stands, of equally good ones the first by number; None if all diverged."""
+    means = np.mean(rung.played.episode_return, axis=1)
+    means = np.where((rung.member >= 0) & rung.seen.finite & np.isfinite(means), means, -np.inf)
+    at = int(np.lexsort((rung.member, -means))[0])
+    return at if np.isfinite(means[at]) else None
 
 
 def _is_key(x: Any) -> bool:
