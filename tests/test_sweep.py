@@ -292,6 +292,15 @@ def test_static_fields_that_do_not_go_together_are_refused_before_the_others_run
     assert not (tmp_path / "none").exists()
 
 
+def test_choices_that_diverged_on_a_problem_each_did_not_all_diverge(
+    unbroken: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = Sweep.best
+    monkeypatch.setattr(Sweep, "best", lambda self, problem=None: None if problem is None else best(self, problem))
+    words = report.text(unbroken)
+    assert "Every choice diverged on a problem at least." in words and "Every choice diverged.\n" not in words
+
+
 def test_static_fields_are_programs_of_their_own(tmp_path: Path) -> None:
     over = {"config.trunk": [(4,), (8, 4)], "hparams.actor_lr": [1e-2]}
     found = sweep("ppo", ENV_ID, over, out=tmp_path / "static", **{**OPTIONS, "fresh": 0})

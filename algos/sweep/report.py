@@ -90,8 +90,11 @@ def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
 def _best(sweep: Sweep, problem: int | None) -> list[str]:
     run = best_run(sweep, problem)
     if run is None:
-        scoreless = problem is None and not sweep.is_scored(None)
-        return ["Without scores, returns of several problems don't compare." if scoreless else "Every choice diverged."]
+        if problem is not None:
+            return ["Every choice diverged."]
+        if not sweep.is_scored(None):
+            return ["Without scores, returns of several problems don't compare."]
+        return ["Every choice diverged on a problem at least."]
     if sweep.study.schedule == "pbt":
         return [_winner_words(sweep)]
     lines = []
