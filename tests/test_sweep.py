@@ -362,6 +362,12 @@ def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -
     Sweep(tmp_path / "mine").close()
 
 
+def test_a_kill_in_the_very_first_write_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".mec_jax-0123456789abcdef.json").write_text("{")
+    Sweep(tmp_path, study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]})).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "sweep.json"]
+
+
 def test_a_folder_of_another_sweep_is_refused(unbroken: Sweep, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds a sweep with another seeds"):
         sweep("ppo", ENV_ID, OVER, 6, 3, out=unbroken.folder, **OPTIONS)

@@ -214,7 +214,8 @@ class Sweep:
                 study = there if study is None else dataclasses.replace(study, asked=there.asked)
             else:
                 check_folder(folder)
-                if folder.exists() and any(folder.iterdir()):
+                # What is hidden may be of a process that was killed before it had written anything whole.
+                if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
                     raise ValueError(f"{str(folder)!r} is not empty and holds no sweep: name another folder")
                 folder.mkdir(parents=True, exist_ok=True)
             self.study = study
