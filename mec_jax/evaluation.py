@@ -49,7 +49,7 @@ class Scale:
 
 
 def scale_of(env: Problem, params: PyTree, keys: Array) -> Scale | None:
-    """The scale of a scenario, None where nothing rules the environment.
+    """The scale of a scenario, None where nothing rules the environment or its rulers are worth the same.
 
     Args:
         env: The environment.
@@ -57,7 +57,8 @@ def scale_of(env: Problem, params: PyTree, keys: Array) -> Scale | None:
         keys: Of the episodes that it is measured by.
     """
     solver = solver_of(env)
-    return None if solver is None else _scale(solver.rulers(env, params, keys))
+    scale = None if solver is None else _scale(solver.rulers(env, params, keys))
+    return None if scale is None or scale.at_zero == scale.at_one else scale
 
 
 def _scale(rulers: Rulers) -> Scale:

@@ -10,21 +10,26 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from algos import loop
 from algos.algorithms import algorithm
 from algos.cli import main
+from algos.cli import sweep as cli
 from algos.run_config import as_arrays, new_run, read_run
 from algos.runs import RunFolder
-from algos.sweep import Sweep, scorer, sweep
+from algos.sweep import Sweep, call, pictures, report, scorer, sweep
+from algos.sweep.call import study_of
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Lanes
+from algos.sweep.report import gain_words, preset_name
 from algos.sweep.scoring import Runner
 from algos.sweep.study import read_study
 from algos.sweep.tables import best_run, gains, means, train_line, trials
@@ -205,6 +210,9 @@ def test_more_points_are_added_to_those_that_are_there(unbroken: Sweep, tmp_path
     grown = sweep("ppo", ENV_ID, OVER, 6, 2, out=tmp_path / "grown", **OPTIONS)
     assert len(rows(few)) == 4
     assert rows(grown) == rows(unbroken)
+    fewer = sweep("ppo", ENV_ID, OVER, 2, 2, out=tmp_path / "grown", **OPTIONS)
+    assert rows(fewer) == rows(few)
+    assert "1 choice, 2 problems" in (few.folder / "report.md").read_text() and fewer.finished() == [0]
 
 
 def test_a_damaged_line_is_said_and_its_run_is_run_again(
@@ -238,6 +246,78 @@ def test_a_sweep_whose_every_run_diverged_ends_and_says_so(tmp_path: Path) -> No
     assert found.best() is None
     assert not (found.folder / "best.json").exists()
     assert "Every choice diverged." in (found.folder / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def half_scored(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    """While the link is down in all slots, each policy is as good as the others: the second problem has no scores."""
+    over = {"params.outage": [0.2, 1e3], "hparams.clip": [0.1, 0.3], "hparams.gamma": [0.5, 0.9]}
+    out = tmp_path_factory.mktemp("half") / "scored"
+    return sweep("ppo", ENV_ID, over, 2, sampler="random", out=out, **{**OPTIONS, "fresh": 1})
+
+
+def test_a_problem_whose_rulers_are_worth_the_same_has_returns(half_scored: Sweep) -> None:
+    first, second = trials(half_scored)
+    assert math.isfinite(first["score"]) and math.isnan(second["score"])
+    report = (half_scored.folder / "report.md").read_text()
+    assert "gamma | score | 95 % interval | return |\n" in report
+    assert "gamma | return | 95 % interval |\n" in report
+    assert "Without scores, returns of several problems don't compare." in report
+    assert "diverged" not in report
+
+
+def test_one_fresh_seed_tells_nothing_apart(half_scored: Sweep) -> None:
+    assert [(gain.seeds, math.isnan(gain.low), math.isnan(gain.high)) for gain in gains(half_scored)] == [
+        (1, True, True)
+    ] * 2
+    report = (half_scored.folder / "report.md").read_text()
+    assert "One seed tells nothing apart" in report
+    assert "better than" not in report and "worse than" not in report
+    assert "1 choice, 2 problems, 1 seed:" in report
+
+
+def test_what_options_made_of_the_preset_is_not_called_the_preset(half_scored: Sweep) -> None:
+    """`OPTIONS` has other networks than any preset."""
+    assert "against the preset with the options given on a fresh seed" in (half_scored.folder / "report.md").read_text()
+    plain = study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]}, frames=128)
+    gain = gains(half_scored)[0]._replace(seeds=2, low=0.1, high=0.2)
+    assert "Trial 0 is better than the preset: score" in gain_words(gain, "score", preset_name(plain))
+
+
+def test_how_a_sweep_goes_on_is_said_as_a_shell_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(cli.stop, "last_words", lambda words, finish: said.append(words))
+    monkeypatch.setattr(call, "carry_out", lambda *given: [])
+    monkeypatch.setattr(report, "text", lambda found: "")
+    study = study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]})
+    with closing(Sweep(tmp_path / "two words", study)) as found:
+        cli.carry_out(found)
+    assert said == [f"`mec-jax sweep --resume '{found.folder}'` goes on"]
+
+
+def test_a_picture_does_not_call_diverged_what_nobody_tried(half_scored: Sweep) -> None:
+    figure = Figure()
+    panel = figure.subplots()
+    pictures._map(half_scored, half_scored.study.space.choices, [0], 0, panel, figure, True)
+    assert sorted(text.get_text() for text in panel.texts)[:3] == ["", "", ""]
+    assert "diverged" not in [text.get_text() for text in panel.texts]
+
+
+@pytest.mark.parametrize("sampler", ["grid", "sobol", "tpe"])
+def test_static_fields_that_do_not_go_together_are_refused_before_the_others_run(sampler: str, tmp_path: Path) -> None:
+    points = None if sampler == "grid" else 8
+    with pytest.raises(ValueError, match="3 minibatches do not divide"):
+        sweep("ppo", ENV_ID, {"config.minibatches": [1, 3]}, points, sampler=sampler, out=tmp_path / "none", **OPTIONS)
+    assert not (tmp_path / "none").exists()
+
+
+def test_choices_that_diverged_on_a_problem_each_did_not_all_diverge(
+    unbroken: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best = Sweep.best
+    monkeypatch.setattr(Sweep, "best", lambda self, problem=None: None if problem is None else best(self, problem))
+    words = report.text(unbroken)
+    assert "Every choice diverged on a problem at least." in words and "Every choice diverged.\n" not in words
 
 
 def test_static_fields_are_programs_of_their_own(tmp_path: Path) -> None:
@@ -281,7 +361,7 @@ def test_everything_is_in_the_folder(unbroken: Sweep) -> None:
     files = (
         "sweep.json trials.jsonl trials.csv trials.parquet best.json best-0.json best-1.json scores.png learning.png"
     )
-    assert names == {*files.split(), "sweep.html", "report.md"}
+    assert names == {*files.split(), "sweep.html", "report.md", ".lock"}
     table = parquet.read_table(unbroken.folder / "trials.parquet").to_pylist()
     assert repr(table) == repr(trials(unbroken))
     page = (unbroken.folder / "sweep.html").read_text()
@@ -290,6 +370,21 @@ def test_everything_is_in_the_folder(unbroken: Sweep) -> None:
     run = best_run(unbroken, 0)
     assert run is not None and train_line(run) in report
     assert "Score: 0 = Random, 1 = Optimum" in report
+
+
+def test_a_second_process_is_refused_while_the_first_one_works(tmp_path: Path) -> None:
+    study = study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]})
+    with closing(Sweep(tmp_path / "mine", study)):
+        for again in (study, None):
+            with pytest.raises(ValueError, match=r"trains in .* already"):
+                Sweep(tmp_path / "mine", again)
+    Sweep(tmp_path / "mine").close()
+
+
+def test_a_kill_in_the_very_first_write_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / ".mec_jax-0123456789abcdef.json").write_text("{")
+    Sweep(tmp_path, study_of(new_run("ppo", ENV_ID), {"hparams.clip": [0.1, 0.2]})).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "sweep.json"]
 
 
 def test_a_folder_of_another_sweep_is_refused(unbroken: Sweep, tmp_path: Path) -> None:
@@ -316,6 +411,7 @@ def test_a_folder_of_another_sweep_is_refused(unbroken: Sweep, tmp_path: Path) -
     [
         ({"points": 0}, "points is 0"),
         ({"points": 10**6}, "1000000 points with 1 seed would take some "),
+        ({"points": 10**9}, "at most 100000"),
         ({"points": None}, "never ends by itself: say how many points"),
         ({"points": None, "sampler": "grid"}, "a grid has values"),
         ({"sampler": "tpee"}, "did you mean 'tpe'?"),

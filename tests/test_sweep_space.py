@@ -50,6 +50,8 @@ def base() -> RunConfig:
         ("params.tasks_poisson=true,false", Axis("params.tasks_poisson", (True, False))),
         ("params.beta=0.1..0.5:2", Axis("params.beta", (0.1, 0.5))),
         ("static.num_ues=2,3", Axis("static.num_ues", (2, 3))),
+        ("static.num_ues=2..4:3", Axis("static.num_ues", (2, 3, 4))),
+        ("config.num_envs=16..16", Axis("config.num_envs", (16,))),
         ("static.profile=resnet18,vgg11", Axis("static.profile", ("resnet18", "vgg11"))),
     ],
 )
@@ -92,11 +94,16 @@ def test_values_of_python_are_axes_too(base: RunConfig) -> None:
         (["params.beta=-1"], "params.beta is -1"),
         (["params.beta=0.1..1"], "params.beta is a problem, not a choice"),
         (["static.num_ues=0"], "static.num_ues=0: "),
+        (["static.num_ues=2..4"], "static.num_ues is a problem, not a choice"),
+        (["static.num_ues=2..5:3"], "static.num_ues=3.5: "),
+        (["config.num_envs=1.5..4"], "it takes whole numbers"),
+        ({"hparams.clip": []}, "hparams.clip has no values"),
+        ("hparams.clap=0.1", "did you mean 'hparams.clip'?"),
         (["static.num_uez=1"], "did you mean 'static.num_ues'?"),
         (["hparams.clip=0.1", "hparams.clip=0.2"], "hparams.clip is given twice"),
     ],
 )
-def test_what_does_not_fit_is_named_before_anything_runs(base: RunConfig, over: list[str], said: str) -> None:
+def test_what_does_not_fit_is_named_before_anything_runs(base: RunConfig, over: Any, said: str) -> None:
     with pytest.raises(ValueError) as error:
         space(base, over)
     assert said in str(error.value)
@@ -107,6 +114,24 @@ def test_numbers_of_foreign_environments_are_problems() -> None:
     assert found.problem_points() == [{"params.g": 9.81}, {"params.g": 1.62}]
     with pytest.raises(ValueError, match=r"params\.gravity can't be swept"):
         space(new_run("ppo", "Pendulum-v1"), ["params.gravity=1"])
+    found = space(new_run("ppo", "CartPole-v1"), ["params.gravity=9,9.8", "params.max_steps_in_episode=100..200:3"])
+    assert found.axes[1].values == (100, 150, 200)
+    with pytest.raises(ValueError, match=r"params\.gravity is inf: it must be a number and finite"):
+        space(new_run("ppo", "CartPole-v1"), ["params.gravity=inf"])
+
+
+def test_whole_numbers_are_of_the_program_of_others() -> None:
+    """Programs are compiled for the kinds of what they are given."""
+    numbers: list[dict[str, Any]] = [{}, {"gravity": 9, "max_steps_in_episode": 100.0}, {"gravity": 9.8}]
+    params = [new_run("ppo", "CartPole-v1", params=given).make_env()[1] for given in numbers]
+    kinds = [[type(value) for value in vars(each).values()] for each in params]
+    assert kinds[0] == kinds[1] == kinds[2]
+
+
+def test_nothing_is_written_as_a_constructor_reads_it() -> None:
+    base = new_run("drl_es", "NeuronAllocation-v0")
+    (axis,) = space(base, {"static.num_devices": [None, 3]}).axes
+    assert space(base, [axis.text()]).axes == (axis,)
 
 
 def test_a_point_changes_what_it_names_and_nothing_else(base: RunConfig) -> None:

@@ -11,17 +11,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from algos.algorithms import algorithm
 from algos.export import import_policy
-from algos.sweep import Sweep, sweep
+from algos.run_config import new_run
+from algos.sweep import Sweep, sweep, together
+from algos.sweep.call import study_of
 from algos.sweep.journal import Key
-from algos.sweep.lanes import Lanes
-from algos.sweep.population import lengths
+from algos.sweep.lanes import Batch, Lanes, Seen, batch
+from algos.sweep.population import Crowd, Population, Rung, lengths
 from algos.sweep.tables import best_run
 from algos.sweep.together import POLICY, SCHEDULE
+from mec_jax.contracts import Episodes
 from mec_jax.evaluation import evaluate
 from mec_jax.policy import load_policy
 from tests.test_sweep import OPTIONS, ROOT, everything
@@ -145,6 +150,85 @@ def test_the_best_member_leaves_as_a_policy_that_plays_as_it_did(population: Swe
     assert report.rows["Best"]["return"] == pytest.approx(recorded, rel=1e-5)  # sums of 20 float32 rewards
     assert "no single run gives it" in (population.folder / "report.md").read_text()
     assert not (population.folder / "best.json").exists()
+
+
+def test_who_goes_on_from_whom_and_with_what_does_not_depend_on_places() -> None:
+    """More devices or lanes than runs leave places empty, and the runs stand elsewhere."""
+    study = study_of(new_run("ppo", ENV_ID), OVER, 9, schedule="pbt")
+    rates = [float(rate) for rate in np.geomspace(1e-4, 1e-1, 9)]
+    runs = [study.run({"hparams.actor_lr": rate}, 0, 0) for rate in rates]
+    lanes = Lanes(runs[0], 4, 9)
+    population = Population(lanes, 9, 1, study.space.choices)
+    worth = np.array([3, 7, -np.inf, 7, 1, 7, 2, -np.inf, 5])  # two diverged, and three are equally good
+    found = []
+    for order in ([*range(9)], [3, -1, 0, 8, -1, 1, 7, 2, 4, -1, 5, 6]):
+        member = np.array(order)
+        population.places = len(order)
+        standing = batch([runs[max(at, 0)] for at in order])
+        state = jax.vmap(lanes.init)(standing)
+        crowd = Crowd(state, standing, jnp.asarray(member), jax.random.key(0))
+        scored = jnp.where(member >= 0, worth[member], -jnp.inf)
+        after, parent = population._perturbed(crowd, scored, jnp.asarray(1), jax.random.key(1))
+        at = np.argsort(member)[-9:]
+        found.append((np.asarray(parent)[at], np.asarray(after.given.hparams.actor_lr)[at]))
+    np.testing.assert_array_equal(found[0][0], [0, 1, 1, 3, 4, 5, 6, 3, 8])
+    np.testing.assert_array_equal(found[1][0], found[0][0])
+    np.testing.assert_array_equal(found[1][1], found[0][1])
+
+
+def test_of_equally_good_members_the_first_is_the_best_wherever_it_stands() -> None:
+    returns = jnp.array([[2.0, 2.0], [3.0, 1.0], [2.0, 2.0], [9.0, 9.0], [1.0, 1.0], [8.0, 8.0]])
+    nothing, finite = jnp.zeros(6), jnp.array([True, True, True, True, True, False])
+    played, seen = Episodes(returns, nothing, nothing, {}), Seen(nothing, nothing, finite)
+    standing = np.array([2, 0, 1, -1, 3, 4])
+    rung = Rung(standing, standing, played, seen, Batch(None, None, nothing))
+    assert together.best_place(rung) == 1
+    assert together.best_place(rung._replace(seen=seen._replace(finite=jnp.zeros(6, bool)))) is None
+
+
+def test_a_population_that_was_stopped_before_it_had_left_all_leaves_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    short = {**PBT, "frames": 64, "fresh": 0}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(together._Together, "_write_winner", stop)
+        sweep("ppo", ENV_ID, OVER, 4, out=tmp_path / "sweep", **short)
+    found = sweep("ppo", ENV_ID, OVER, 4, out=tmp_path / "sweep", **short)
+    assert (found.folder / POLICY).exists()
+
+
+def test_a_problem_that_is_done_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = {**OVER, "params.energy_per_nat": [0.5, 2.0]}
+    short = {**HALVING, "frames": 64, "fresh": 0}
+    begun = []
+    run = together._Together.run
+
+    def stopped(self: Any, report: Any) -> None:
+        begun.append(self.problem)
+        if begun == [0, 1]:
+            raise KeyboardInterrupt
+        run(self, report)
+
+    monkeypatch.setattr(together._Together, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("ppo", ENV_ID, over, 4, out=tmp_path / "sweep", **short)
+    sweep("ppo", ENV_ID, over, 4, out=tmp_path / "sweep", **short)
+    assert begun == [0, 1, 1]
+
+
+@pytest.mark.parametrize("options", [HALVING, PBT], ids=["halving", "pbt"])
+def test_a_population_does_not_grow(options: dict[str, Any], tmp_path: Path) -> None:
+    """Who is left depends on all who began: what those left behind came to would be of another population."""
+    for points in (4, 8):
+        study = study_of(new_run("ppo", ENV_ID), OVER, points, schedule=options["schedule"])
+        if points == 4:
+            Sweep(tmp_path / "sweep", study).close()
+            continue
+        with pytest.raises(ValueError, match="holds a sweep with another choices"):
+            Sweep(tmp_path / "sweep", study)
 
 
 @pytest.mark.full

@@ -115,7 +115,7 @@ def carry_out(found: "Found") -> None:
     from algos.sweep import call
     from algos.sweep.report import text
 
-    stop.last_words(f"`mec-jax sweep --resume {found.folder}` goes on", lambda seconds: None)
+    stop.last_words(f"`mec-jax sweep --resume {shlex.quote(str(found.folder))}` goes on", lambda seconds: None)
 
     def planned(plan: "Plan") -> None:
         console.print(plan_words(plan), soft_wrap=True)
@@ -196,11 +196,15 @@ def plan_words(plan: "Plan") -> str:
     fresh = f", then {plan.fresh} runs at most on fresh seeds" if plan.fresh else ""
     asked = "" if plan.asked in (None, plan.frames) else f" ({plan.asked:,} asked: whole chunks are run)"
     return (
-        f"{plan.runs:,} runs: {plan.choices:,} choices{problems} x {plan.seeds} seed{'s' * (plan.seeds > 1)}{fresh}; "
-        f"{plan.frames:,} frames each{asked}, {plan.total:,} in all; {programs}, {plan.at_once} runs at "
-        f"once on {plan.devices} device{'s' * (plan.devices > 1)}, some {plan.bytes / 2**20:,.0f} MiB, and "
-        f"on a CPU roughly {time_words(plan.seconds)} after compiling"
+        f"{_counted(plan.runs, 'run')}: {_counted(plan.choices, 'choice')}{problems} x {_counted(plan.seeds, 'seed')}"
+        f"{fresh}; {plan.frames:,} frames each{asked}, {plan.total:,} in all; {programs}, "
+        f"{_counted(plan.at_once, 'run')} at once on {_counted(plan.devices, 'device')}, some "
+        f"{plan.bytes / 2**20:,.0f} MiB, and on a CPU roughly {time_words(plan.seconds)} after compiling"
     )
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'s' * (count > 1)}"
 
 
 def time_words(seconds: float) -> str:

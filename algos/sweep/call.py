@@ -7,9 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from algos.algorithms import algorithm
 from algos.run_config import RunConfig, new_run
 from algos.sweep.lanes import Lanes, devices
-from algos.sweep.proposals import SAMPLERS, check_sampler
+from algos.sweep.proposals import SAMPLERS, check_sampler, propose
 from algos.sweep.report import report as write_report
 from algos.sweep.scoring import Runner, Scorer
 from algos.sweep.space import Space
@@ -44,20 +45,41 @@ def study_of(
     """What defines a sweep around a run. Arguments and errors as of `sweep`."""
     base = base.within(frames)
     found = make_space(base, over)
-    _check_size(base, found, points, seeds, episodes)
     problems = len(found.problem_points())
     sampler = sampler or ("grid" if found.is_finite and points is None else "sobol")
     check_choice("sampler", sampler, SAMPLERS)
     check_count("seeds", seeds, most=10_000)
     if points is not None:
         check_count("points", points)
+    _check_size(base, found, points, seeds, episodes)
     choices = check_sampler(sampler, found, None if points is None else max(1, points // problems))
     if sampler == "grid" and points not in (None, choices * problems):
         raise ValueError(
             f"the grid has {choices * problems} points, not {points}: leave out the number, or take another sampler"
         )
     asked = max(1, round(ASKED_RUNS.get(devices()[0].platform, ASKED_RUNS["gpu"]) / (problems * seeds)))
-    return Study(base, found, sampler, choices, seeds, frames, episodes, asked, fresh, schedule, eta, every)
+    study = Study(base, found, sampler, choices, seeds, frames, episodes, asked, fresh, schedule, eta, every)
+    _check_programs(study)
+    return study
+
+
+def _check_programs(study: Study) -> None:
+    """Refuse static fields that do not go together, which would end a sweep when their turn comes.
+
+    Of ranges that a sampler asks in by what it was told, nothing is known yet.
+    """
+    axes = [axis for axis in study.space.choices if axis.name.startswith("config.")]
+    names = [axis.name for axis in axes]
+    if study.sampler == "tpe":
+        known = Space(tuple(axis for axis in axes if axis.values), ())
+        names, choices = [axis.name for axis in known.choices], known.grid()
+    else:
+        choices = propose(study.sampler, study.space, study.base.seed, [], study.choices if names else 1)
+    for choice in {tuple(choice[name] for name in names): choice for choice in choices}.values():
+        for problem in range(len(study.problems)):
+            run = study.run(choice, problem, study.base.seed)
+            env, _ = run.make_env()
+            algorithm(run.algorithm).make_trainer(env, run.config)
 
 
 def _check_size(base: RunConfig, found: Space, points: int | None, seeds: int, episodes: int) -> None:

@@ -39,10 +39,10 @@ def _choices(graphs: Any, sweep: Sweep, problem: int) -> Any:
     trials = [trial for trial in sweep.finished() if math.isfinite(sweep.mean(trial, problem))]
     worth = [sweep.mean(trial, problem) for trial in trials]
     dimensions = [_dimension(axis, [sweep.choice(trial)[axis.name] for trial in trials]) for axis in _axes(sweep)]
-    dimensions.append({"label": measure_name(sweep), "values": worth})
+    dimensions.append({"label": measure_name(sweep, problem), "values": worth})
     line = {"color": worth, "colorscale": "Viridis", "showscale": True}
     figure = graphs.Figure(graphs.Parcoords(dimensions=dimensions, line=line))
-    figure.update_layout(title=f"{problem_name(sweep, problem)}: {measure_name(sweep)} of each choice")
+    figure.update_layout(title=f"{problem_name(sweep, problem)}: {measure_name(sweep, problem)} of each choice")
     return figure
 
 
@@ -77,6 +77,6 @@ def _learning(graphs: Any, sweep: Sweep, problem: int) -> Any:
     figure.update_layout(
         title=f"{problem_name(sweep, problem)}: learning",
         xaxis_title="environment frames",
-        yaxis_title=f"{measure_name(sweep)} on the evaluation scenario",
+        yaxis_title=f"{measure_name(sweep, problem)} on the evaluation scenario",
     )
     return figure

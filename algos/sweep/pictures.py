@@ -24,9 +24,9 @@ def problem_name(sweep: Sweep, problem: int) -> str:
     return ", ".join(words) or sweep.study.base.env_id
 
 
-def measure_name(sweep: Sweep) -> str:
-    """What choices are ranked by, in words."""
-    return "score" if sweep.is_scored else "return"
+def measure_name(sweep: Sweep, problem: int | None) -> str:
+    """What choices are ranked by on a problem, or without one over all, in words."""
+    return "score" if sweep.is_scored(problem) else "return"
 
 
 def write_pictures(sweep: Sweep) -> list[str]:
@@ -59,7 +59,7 @@ def write_pictures(sweep: Sweep) -> list[str]:
         panel.set_xlabel("environment frames")
         if panel.lines:
             panel.legend(fontsize="small")
-    panels[0].set_ylabel(f"{measure_name(sweep)} on the evaluation scenario")
+    panels[0].set_ylabel(f"{measure_name(sweep, 0)} on the evaluation scenario")
     with whole_file(sweep.folder / LEARNING) as unfinished:
         figure.savefig(unfinished, dpi=120)
     return [*names, LEARNING]
@@ -81,7 +81,7 @@ def curves(sweep: Sweep, problem: int) -> Mapping[str, Curves]:
         return {}
     fresh = sweep.study.fresh_seeds
     seeds: Sequence[int] = fresh or range(sweep.study.base.seed, sweep.study.base.seed + sweep.study.seeds)
-    scale = sweep.runner.scale(sweep.study.run(sweep.choice(trial), problem, sweep.study.base.seed))
+    scale = sweep.scale(problem)
     found = {}
     if sweep.study.schedule == "pbt":  # its best can't be run again
         seeds = range(sweep.study.base.seed, sweep.study.base.seed + 1)
@@ -123,7 +123,7 @@ def _line(
     low, high = _range(sweep, trials)
     panel.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     _scale_axis(panel, axis, "x")
-    panel.set_ylabel(measure_name(sweep) if problem == 0 else "")
+    panel.set_ylabel(measure_name(sweep, problem) if problem == 0 else "")
 
 
 def _map(
@@ -135,12 +135,13 @@ def _map(
     low, high = _range(sweep, trials)
     colours = {"vmin": low, "vmax": high, "cmap": COLOURS}
     if x.values and y.values:
-        table = np.full((len(y.values), len(x.values)), np.nan)
+        table, tried = np.full((len(y.values), len(x.values)), np.nan), {*map(tuple, at.astype(int).tolist())}
         for (column, row), value in zip(at.astype(int), worth, strict=True):
             table[row, column] = value
         shown = panel.imshow(table, origin="lower", aspect="auto", **colours)
         for row, column in np.ndindex(table.shape):
-            text = f"{table[row, column]:.2f}" if math.isfinite(table[row, column]) else "diverged"
+            text = f"{table[row, column]:.2f}" if math.isfinite(table[row, column]) else ""
+            text = "diverged" if (column, row) in tried and not text else text
             is_light = table[row, column] > (low + high) / 2
             panel.text(column, row, text, ha="center", va="center", fontsize=7, color="black" if is_light else "white")
     else:
@@ -151,7 +152,7 @@ def _map(
     for axis, which in ((x, "x"), (y, "y")):
         _scale_axis(panel, axis, which, named=which == "x" or problem == 0)
     if last:
-        figure.colorbar(shown, ax=panel, label=measure_name(sweep))
+        figure.colorbar(shown, ax=panel, label=measure_name(sweep, problem))
 
 
 def _parallel(
@@ -169,7 +170,7 @@ def _parallel(
         heights.append(min(max((worth[trial] - low) / (high - low), 0), 1))
         panel.plot(heights, color=colours.to_rgba(worth[trial]), linewidth=2 if trial == order[-1] else 0.8)
     names = [axis.name.partition(".")[2] for axis in axes]
-    panel.set_xticks(range(len(axes) + 1), [*names, measure_name(sweep)], rotation=20, ha="right")
+    panel.set_xticks(range(len(axes) + 1), [*names, measure_name(sweep, problem)], rotation=20, ha="right")
     panel.set_ylim(-0.08, 1.08)
     panel.set_yticks([])
     for place, axis in enumerate(axes):
@@ -179,7 +180,7 @@ def _parallel(
             text = f"{end:g}" if isinstance(end, int | float) and not isinstance(end, bool) else written(end)
             panel.text(place, height, text, ha="center", fontsize=7)
     if last:
-        figure.colorbar(colours, ax=panel, label=measure_name(sweep))
+        figure.colorbar(colours, ax=panel, label=measure_name(sweep, problem))
 
 
 def _place(axis: Axis, value: Any) -> float:

@@ -209,10 +209,11 @@ class Population:
 
     def _perturbed(self, crowd: Crowd, worth: Float[Array, " place"], keep: Array, key: Array) -> tuple[Crowd, Array]:
         """The worst quarter goes on from the states of the best, with their numbers perturbed."""
-        rank = jnp.zeros(self.places, jnp.int32).at[jnp.argsort(-worth, stable=True)].set(jnp.arange(self.places))
-        by_rank = jnp.argsort(rank)
+        alive = crowd.member >= 0
+        by_rank = jnp.lexsort((crowd.member, -worth, ~alive))  # whatever the places, which the devices decide
+        rank = jnp.zeros(self.places, jnp.int32).at[by_rank].set(jnp.arange(self.places))
         quarter = self.size // QUARTER
-        is_worst = (rank >= self.size - quarter) & (crowd.member >= 0) & (keep > 0)
+        is_worst = (rank >= self.size - quarter) & alive & (keep > 0)
         source = jnp.where(is_worst, by_rank[jnp.clip(rank - (self.size - quarter), 0)], jnp.arange(self.places))
         state, hparams = jax.tree.map(lambda x: x[source], (crowd.state, crowd.given.hparams))
         anew = jax.vmap(jax.random.fold_in)(state.key, crowd.member)  # or it would draw what its parent draws
@@ -220,12 +221,13 @@ class Population:
         for place, axis in enumerate(self.axes):
             name = axis.name.partition(".")[2]
             old = getattr(hparams, name)
-            new = perturbed(axis, old, jax.random.fold_in(key, place))
+            by_member = jnp.zeros(self.size, old.dtype).at[jnp.where(alive, crowd.member, self.size)].set(old)
+            new = perturbed(axis, by_member, jax.random.fold_in(key, place))[crowd.member]
             hparams = hparams.replace(**{name: jnp.where(is_worst, new, old)})
         return Crowd(state, crowd.given._replace(hparams=hparams), crowd.member, crowd.key), crowd.member[source]
 
 
-def perturbed(axis: Axis, old: Float[Array, " place"], key: Array) -> Float[Array, " place"]:
+def perturbed(axis: Axis, old: Float[Array, " member"], key: Array) -> Float[Array, " member"]:
     """Other numbers of an axis: some steps away, or anew; of values one of the next ones."""
     step_key, new_key, which_key = jax.random.split(key, 3)
     up = jax.random.bernoulli(step_key, 0.5, old.shape)

@@ -1,21 +1,23 @@
 """What a sweep leaves in its folder: tables, the best as a run, importance, pictures, and a page with all of it."""
 
+import dataclasses
 import math
 
 import numpy as np
 
+from algos.algorithms import algorithm
 from algos.integrity import unsealed
 from algos.sweep import tables
 from algos.sweep.extras import has
 from algos.sweep.importance import importance
 from algos.sweep.journal import Key
 from algos.sweep.pictures import measure_name, problem_name, write_pictures
-from algos.sweep.study import PRESET, Sweep
+from algos.sweep.study import PRESET, Study, Sweep
 from algos.sweep.tables import Gain, Mean, best_run, gains, means, train_line
 from algos.sweep.together import POLICY, SCHEDULE, WINNER
 from mec_jax.files import write_text
 
-__all__ = ["REPORT", "report", "text"]
+__all__ = ["REPORT", "gain_words", "preset_name", "report", "text"]
 
 REPORT = "report.md"
 _TOP = 5  # choices of each problem in the page
@@ -48,18 +50,17 @@ def text(sweep: Sweep) -> str:
 
 def _about(sweep: Sweep) -> list[str]:
     study = sweep.study
-    counts = f"{study.choices} choices, {len(study.problems)} problem{'s' * (len(study.problems) > 1)}"
-    about = (
-        f"{counts}, {study.seeds} seed{'s' * (study.seeds > 1)}: sampler {study.sampler}, preset {study.base.preset}."
-    )
+    sizes = {"choice": study.choices, "problem": len(study.problems), "seed": study.seeds}
+    counts = ", ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in sizes.items())
+    about = f"{counts}: sampler {study.sampler}, preset {study.base.preset}."
     about += {
         "full": "",
         "halving": f" Successive halving: of {study.eta} choices the best goes on, {study.eta} times as far.",
-        "pbt": f" Population-based training: perturbed every {study.every} chunks.",
+        "pbt": f" Population-based training: perturbed every {study.every} chunk{'s' * (study.every > 1)}.",
     }[study.schedule]
     swept = ", ".join(f"`{axis.text()}`" for axis in study.space.axes)
     lines = [f"{about} Swept: {swept}."]
-    scales = [sweep.runner.scale(study.run({}, problem, study.base.seed)) for problem in range(len(study.problems))]
+    scales = [sweep.scale(problem) for problem in range(len(study.problems))]
     named: dict[str, list[str]] = {}
     for problem, scale in enumerate(scales):
         if scale is not None:
@@ -75,7 +76,8 @@ def _about(sweep: Sweep) -> list[str]:
 
 def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
     names = [axis.name for axis in sweep.study.space.choices]
-    header = ["trial", *names, measure_name(sweep), "95 % interval", "return"]
+    is_scored = sweep.is_scored(problem)
+    header = ["trial", *names, measure_name(sweep, problem), "95 % interval", *["return"] * is_scored]
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     rows = [row for row in found if row.problem == problem]
     for row in rows[:_TOP]:
@@ -83,7 +85,8 @@ def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
         worth = "diverged" if row.diverged else f"{row.worth:.4f}"
         spread = "" if not math.isfinite(row.low) else f"[{row.low:.4f}, {row.high:.4f}]"
         values = [tables.written(choice[name]) for name in names]
-        lines.append(f"| {' | '.join([str(row.trial), *values, worth, spread, f'{row.episode_return:.4f}'])} |")
+        returns = [f"{row.episode_return:.4f}"] * is_scored
+        lines.append(f"| {' | '.join([str(row.trial), *values, worth, spread, *returns])} |")
     if len(rows) > _TOP:
         lines += ["", f"The best {_TOP} of {len(rows)}."]
     return lines
@@ -92,14 +95,17 @@ def _table(sweep: Sweep, found: list[Mean], problem: int) -> list[str]:
 def _best(sweep: Sweep, problem: int | None) -> list[str]:
     run = best_run(sweep, problem)
     if run is None:
-        scoreless = problem is None and not sweep.is_scored
-        return ["Without scores, returns of several problems don't compare." if scoreless else "Every choice diverged."]
+        if problem is not None:
+            return ["Every choice diverged."]
+        if not sweep.is_scored(None):
+            return ["Without scores, returns of several problems don't compare."]
+        return ["Every choice diverged on a problem at least."]
     if sweep.study.schedule == "pbt":
         return [_winner_words(sweep)]
     lines = []
     gain = next((gain for gain in gains(sweep) if gain.problem == problem), None)
     if gain is not None:
-        lines += [gain_words(gain, measure_name(sweep)), ""]
+        lines += [gain_words(gain, measure_name(sweep, problem), preset_name(sweep.study)), ""]
     return [*lines, "```sh", train_line(run), "```"]
 
 
@@ -108,25 +114,39 @@ def _winner_words(sweep: Sweep) -> str:
     about, _ = unsealed((sweep.folder / WINNER).read_text())
     words = (
         f"The best member is `{POLICY}`, and how its hyper-parameters changed is in `{SCHEDULE}`: no single run gives "
-        f"it. On {sweep.study.episodes} episodes by which nothing was chosen its {measure_name(sweep)} is "
+        f"it. On {sweep.study.episodes} episodes by which nothing was chosen its {measure_name(sweep, 0)} is "
         f"{about['worth']:.4f} [{about['low']:.4f}, {about['high']:.4f}]"
     )
     fresh = [sweep.records[Key(PRESET, 0, seed)].result.worth for seed in sweep.study.fresh_seeds]
     if not fresh:
         return f"{words}."
     preset = f"{np.mean(fresh):.4f}, from {min(fresh):.4f} to {max(fresh):.4f} over {len(fresh)} seeds"
-    return f"{words}; the preset's is {preset}. The population took {sweep.study.choices} times as many frames."
+    words += f"; that of {preset_name(sweep.study)} is {preset}."
+    return f"{words} The population took {sweep.study.choices} times as many frames."
 
 
-def gain_words(gain: Gain, measure: str) -> str:
-    """A gain in a sentence."""
+def preset_name(study: Study) -> str:
+    """What the best is held against: the preset, but for its budget, or what the options made of it."""
+    base = study.base
+    defaults = algorithm(base.algorithm).presets[base.preset]
+    plain = dataclasses.replace(base, config=defaults.config, hparams=defaults.hparams).within(study.frames)
+    return "the preset" if plain == base else "the preset with the options given"
+
+
+def gain_words(gain: Gain, measure: str, preset: str = "the preset") -> str:
+    """A gain in a sentence, over what `preset` names."""
     if not math.isfinite(gain.gain):
-        return f"Trial {gain.trial} or the preset diverged on a fresh seed."
+        return f"Trial {gain.trial} or {preset} diverged on a fresh seed."
     if gain.is_preset:
-        return f"Trial {gain.trial}, the best, is the preset itself."
+        return f"Trial {gain.trial}, the best, is {preset} itself."
+    if gain.seeds == 1:
+        return (
+            f"Trial {gain.trial} against {preset} on a fresh seed: {measure} {gain.best:.4f} against "
+            f"{gain.preset:.4f}. One seed tells nothing apart: take more with `--fresh`."
+        )
     verdict = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
     return (
-        f"Trial {gain.trial} is {verdict} the preset: {measure} {gain.best:.4f} against {gain.preset:.4f}, paired "
+        f"Trial {gain.trial} is {verdict} {preset}: {measure} {gain.best:.4f} against {gain.preset:.4f}, paired "
         f"difference {gain.gain:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}] over {gain.seeds} fresh seeds, by which "
         "nothing was chosen. (What it scored in the sweep is too high: it was chosen for it.)"
     )

@@ -24,10 +24,10 @@ from algos.run_config import RunConfig
 from mec_jax.contracts import Problem
 from mec_jax.files import did_you_mean, shown
 from mec_jax.parameters import Parameter
-from mec_jax.ranges import Range, ranges
+from mec_jax.ranges import HUGE, Range, ranges
 from mec_jax.registry import registered_envs, static_arguments
 
-__all__ = ["Axis", "Space", "space", "with_point"]
+__all__ = ["MAX_VALUES", "Axis", "Space", "space", "with_point", "written"]
 
 type Point = Mapping[str, Any]
 """Values by the names of axes."""
@@ -93,7 +93,7 @@ def written(value: Any) -> str:
     """A value as `--over` takes it."""
     if isinstance(value, tuple):
         return "x".join(map(str, value)) or "none"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def space(base: RunConfig, over: Mapping[str, Any] | Iterable[str]) -> Space:
     env, _ = base.make_env()
     fields = _Fields(base, env)
     given: list[tuple[str, Any]] = []
-    for item in over.items() if isinstance(over, Mapping) else over:
+    for item in over.items() if isinstance(over, Mapping) else [over] if isinstance(over, str) else over:
         name, values = item if isinstance(item, tuple) else _halves(item)
         given.append((name.replace("-", "_"), values))
     names = [name for name, _ in given]
@@ -191,7 +191,7 @@ class _Fields:
             self.defaults = static_arguments(base.env_id)
             self.known |= {f"static.{name}": None for name in self.defaults}
         else:
-            self.known |= {f"params.{name}": None for name in vars(env.default_params)}
+            self.known |= {f"params.{name}": _of_default(name, x) for name, x in vars(env.default_params).items()}
 
     def axis(self, name: str, values: Any) -> Axis:
         if name not in self.known:
@@ -205,13 +205,15 @@ class _Fields:
         else:
             taken = list(values) if isinstance(values, Iterable) else [values]
             taken = [tuple(value) if isinstance(value, list) else _plain(value) for value in taken]
+            if not taken:
+                raise ValueError(f"{name} has no values: give some, or leave it out")
             axis = Axis(name, tuple(dict.fromkeys(taken)))
         if not axis.values and axis.low == axis.high:
-            axis = Axis(name, (axis.low,))
+            axis = Axis(name, (int(axis.low) if axis.whole else axis.low,))
         if not axis.values and not axis.low < axis.high:
             raise ValueError(f"{name} is from {axis.low:g} to {axis.high:g}: swap them")
         for value in axis.values or (axis.low, axis.high):
-            self._check(name, int(value) if axis.whole else value)
+            self._check(name, _whole_if_it_is(value) if axis.whole or (about is None and not axis.values) else value)
         return axis
 
     def _parsed(self, name: str, text: str, about: Range | None) -> Axis:
@@ -226,13 +228,17 @@ class _Fields:
                 raise ValueError(f"{name}={shown(text)}: a logarithmic range begins above 0, not at {low:g}")
             if not low <= high or (low == high and found["count"]):
                 raise ValueError(f"{name}={shown(text)}: the range must go up: swap its ends, or give one value")
+            if is_whole and not (low.is_integer() and high.is_integer()):
+                raise ValueError(f"{name}={shown(text)}: it takes whole numbers, give such ends")
             axis = Axis(name, (), low, high, is_log, is_whole)
             if found["count"] is None:
                 return axis
             count = _number(name, found["count"])
             if count != int(count) or not 1 <= count <= MAX_VALUES:
                 raise ValueError(f"{name}={shown(text)}: {found['count']} is no count from 1 to {MAX_VALUES}")
-            return axis.spread(int(count))
+            spread = axis.spread(int(count))
+            # A constructor may count: three from 3 to 5 are 3, 4 and 5.
+            return spread if about is not None else Axis(name, tuple(map(_whole_if_it_is, spread.values)))
         items = [item.strip() for item in text.split(",")]
         if not all(items):
             raise ValueError(f"{name}={shown(text)}: write values with commas between, or a range LOW..HIGH")
@@ -251,6 +257,16 @@ class _Fields:
 
 def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
+
+
+def _whole_if_it_is(value: float) -> float:
+    return int(value) if float(value).is_integer() else value
+
+
+def _of_default(name: str, default: object) -> Range | None:
+    """The range of a parameter of gymnax: all that is known is the kind of its default."""
+    kind = type(default)
+    return Range(name, kind, -HUGE, HUGE) if kind in (int, float) else None
 
 
 def _range(about: Parameter) -> Range:

@@ -25,12 +25,15 @@ from algos.sweep.population import lengths, steps
 from algos.sweep.proposals import check_sampler, propose
 from algos.sweep.scoring import Result, Runner
 from algos.sweep.space import Axis, Space, with_point
+from mec_jax.evaluation import Scale
 from mec_jax.files import check_choice, check_count, check_folder, read_text, reason, remove_unfinished, write_text
 
 __all__ = ["Plan", "Progress", "Study", "Sweep", "read_study", "study_from"]
 
 SCHEDULES = ("full", "halving", "pbt")
 STUDY, TRIALS = "sweep.json", "trials.jsonl"
+LOCK = ".lock"
+"""A file of its own: the others are replaced, and whoever locks a file locks what it was then."""
 PRESET = -1
 """Trial of the preset itself."""
 ASKED_RUNS = {"cpu": 16, "gpu": 256}
@@ -110,8 +113,9 @@ class Study:
         return dataclasses.asdict(self)
 
     def without_size(self) -> dict[str, Any]:
-        """What must agree for two sweeps to be one: all but how long it goes on."""
-        return {name: value for name, value in self.fields().items() if name not in ("choices", "fresh", "asked")}
+        """What must agree for two sweeps to be one: all but how long it goes on. A population has its size."""
+        grows = ("fresh", "asked", *(("choices",) if self.schedule == "full" else ()))
+        return {name: value for name, value in self.fields().items() if name not in grows}
 
 
 def read_study(folder: Path) -> Study:
@@ -212,13 +216,15 @@ class Sweep:
                 study = there if study is None else dataclasses.replace(study, asked=there.asked)
             else:
                 check_folder(folder)
-                if folder.exists() and any(folder.iterdir()):
+                # What is hidden may be of a process that was killed before it had written anything whole.
+                if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
                     raise ValueError(f"{str(folder)!r} is not empty and holds no sweep: name another folder")
                 folder.mkdir(parents=True, exist_ok=True)
             self.study = study
             if not (folder / STUDY).exists():
                 write_text(folder / STUDY, sealed(study.fields()))
-            self._lock = lock(folder / STUDY)
+            (folder / LOCK).touch()
+            self._lock = lock(folder / LOCK)
             remove_unfinished(folder)
             write_text(folder / STUDY, sealed(study.fields()))
             self._journal = Journal(folder / TRIALS)
@@ -356,8 +362,8 @@ class Sweep:
             self._journal.add(record for record in records if record.key not in self.records)
 
     def finished(self) -> list[int]:
-        """Trials all of whose runs are on record."""
-        trials = sorted({key.trial for key in self.records if key.trial != PRESET})
+        """Trials all of whose runs are on record; of a sweep that had more points once, the first ones."""
+        trials = sorted({key.trial for key in self.records if 0 <= key.trial < self.study.choices})
         return [trial for trial in trials if all(key in self.records for key in self.study.keys(trial))]
 
     def results(self, trial: int, problem: int, seeds: Sequence[int]) -> list[Result]:
@@ -386,12 +392,17 @@ class Sweep:
             trial: sum(len(self.records[Key(trial, one, self.study.base.seed)].result.curve) for one in problems)
             for trial in self.finished()
         }
-        return [trial for trial, rungs in length.items() if rungs == max(length.values())]
+        longest = max(length.values(), default=0)
+        return [trial for trial, rungs in length.items() if rungs == longest]
 
-    @property
-    def is_scored(self) -> bool:
-        """Whether choices are ranked by score."""
-        return any(math.isfinite(record.result.score) for record in self.records.values())
+    def scale(self, problem: int) -> Scale | None:
+        """Of a problem."""
+        return self.runner.scale(self.study.run({}, problem, self.study.base.seed))
+
+    def is_scored(self, problem: int | None) -> bool:
+        """Whether choices are ranked by score on a problem; without one on all."""
+        problems = range(len(self.study.problems)) if problem is None else [problem]
+        return all(self.scale(one) is not None for one in problems)
 
     def mean(self, trial: int, problem: int | None) -> float:
         """What a trial is ranked by: its mean worth over seeds on a problem, or without one the mean score over all,

@@ -31,7 +31,7 @@ def trials(sweep: Sweep) -> list[dict[str, Any]]:
     names = study.space.names()
     seeds = range(study.base.seed, study.base.seed + study.seeds)
     found = []
-    for key in sorted(key for key in sweep.records if key.trial != PRESET and key.seed in seeds):
+    for key in sorted(key for key in sweep.records if 0 <= key.trial < study.choices and key.seed in seeds):
         record = sweep.records[key]
         values = {**record.choice, **study.problems[key.problem]}
         result = record.result._asdict()
@@ -103,7 +103,7 @@ class Gain(NamedTuple):
     best: float  # mean worth
     preset: float
     gain: float  # mean difference; NaN if a run diverged
-    low: float  # its 95 % interval over seeds
+    low: float  # its 95 % interval over seeds; NaN of one alone
     high: float
     seeds: int
 
@@ -122,7 +122,7 @@ def gains(sweep: Sweep) -> list[Gain]:
         best, preset = (_fresh(sweep, which, problem) for which in (trial, PRESET))
         difference = best - preset
         low = high = math.nan
-        if np.isfinite(difference).all():
+        if len(difference) > 1 and np.isfinite(difference).all():
             low, high = bootstrap_interval(difference, statistic=np.mean)
         found.append(
             Gain(

@@ -27,7 +27,7 @@ from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.files import write_text
 from mec_jax.statistics import bootstrap_interval
 
-__all__ = ["POLICY", "SCHEDULE", "WINNER", "run_together"]
+__all__ = ["POLICY", "SCHEDULE", "WINNER", "best_place", "run_together"]
 
 RUNGS = "rungs"
 POLICY, SCHEDULE, WINNER = "policy.npz", "schedule.csv", "winner.json"
@@ -53,7 +53,8 @@ def run_together(sweep: Sweep, report: Callable[[Progress], None]) -> None:
         ValueError: If it varies what a population can't, or the folder can't be written.
     """
     for problem in range(len(sweep.study.problems)):
-        if any(key not in sweep.records for trial in range(sweep.study.choices) for key in sweep.study.keys(trial)):
+        keys = (key for trial in range(sweep.study.choices) for key in sweep.study.keys(trial))
+        if any(key not in sweep.records for key in keys if key.problem == problem):
             _Together(sweep, problem).run(report)
 
 
@@ -78,7 +79,7 @@ class _Together:
                 (study.choices, min(done, chunks)) for done in range(study.every, chunks + study.every, study.every)
             ]
         self.folder = sweep.folder / RUNGS / str(problem)
-        self.of = digest({**study.without_size(), "choices": study.choices})
+        self.of = digest(study.without_size())
 
     def run(self, report: Callable[[Progress], None]) -> None:
         """From the newest rung that is whole to the last one."""
@@ -98,14 +99,15 @@ class _Together:
             there, left_over = set(rung.member.tolist()), set(rung.parent.tolist())
             gone = there if is_last else there - left_over if self.is_halving else set()
             with self.sweep.writing():
-                # Records first: should a kill come between, the rung is run again, and they are there already.
+                # Should a kill come between, the rung is run again: the last one while records are missing, and of
+                # the others those that are there already stay.
+                if is_last and not self.is_halving:
+                    self._write_schedule(kept)
+                    self._write_winner(kept, rung)
                 self.sweep.add(self._records(kept, rung, place, gone - {-1}))
                 if not is_last:
                     save(self.folder, Manifest(place + 1, self.of, "", 0, "", {}), _plain(kept))
                     remove_old(self.folder / str(place + 1))
-                elif not self.is_halving:
-                    self._write_schedule(kept)
-                    self._write_winner(kept, rung)
             spent = sum(work[: place + 1])
             left = (time.monotonic() - begin) * (sum(work) - spent) / max(spent - skipped, 1)
             runs = len(self.runs) * len(study.problems)
@@ -196,11 +198,9 @@ class _Together:
 
     def _write_winner(self, kept: Kept, rung: Rung) -> None:
         """The policy of the best member, and its score on episodes by which nothing was chosen."""
-        means = np.mean(rung.played.episode_return, axis=1)
-        means = np.where((rung.member >= 0) & rung.seen.finite & np.isfinite(means), means, -np.inf)
-        if not np.isfinite(means).any():
+        at = best_place(rung)
+        if at is None:
             return
-        at = int(np.argmax(means))
         member, study = int(rung.member[at]), self.sweep.study
         run = with_point(self.runs[member], self._choice(rung, member, at))
         learner = algorithm(run.algorithm)
@@ -216,6 +216,14 @@ class _Together:
         about = {"trial": self.keys[member].trial, "worth": float(worth.mean()), "low": low, "high": high}
         export_policy(self.sweep.folder / POLICY, run, learned, int(rung.seen.frames[at]), about)
         write_text(self.sweep.folder / WINNER, sealed(about))
+
+
+def best_place(rung: Rung) -> int | None:
+    """Where the best member stands, of equally good ones the first by number; None if all diverged."""
+    means = np.mean(rung.played.episode_return, axis=1)
+    means = np.where((rung.member >= 0) & rung.seen.finite & np.isfinite(means), means, -np.inf)
+    at = int(np.lexsort((rung.member, -means))[0])
+    return at if np.isfinite(means[at]) else None
 
 
 def _is_key(x: Any) -> bool:

@@ -67,7 +67,7 @@ class Foreign(Problem[environment.EnvState, environment.EnvParams, PyTree]):
         for name, value in numbers.items():
             if not is_traced(value):
                 number(name, value, np.shape(getattr(params, name)), float, least=-math.inf)
-        return params.replace(**numbers)
+        return params.replace(**{name: _alike(value, getattr(params, name)) for name, value in numbers.items()})
 
     @override
     def bounded(self, params: environment.EnvParams) -> environment.EnvParams:
@@ -113,3 +113,10 @@ def _parts(space: spaces.Space) -> PyTree:
     if isinstance(space, spaces.Dict):
         return [_parts(part) for part in space.spaces.values()]
     return space
+
+
+def _alike(value: ArrayLike, default: object) -> ArrayLike:
+    """A number of the default's kind, if it is one: programs are compiled for kinds, and 9 is as good as 9.0."""
+    if type(default) is float and type(value) is int:
+        return float(value)
+    return int(value) if type(default) is int and type(value) is float and value.is_integer() else value
