@@ -10,6 +10,7 @@ within `SILENCE`: JAX then aborts the process, of which `on_abort` makes a line.
 import contextlib
 import ctypes
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -88,7 +89,7 @@ def from_first(arrays: PyTree) -> Any:
     """Arrays as the first process has them, bit for bit; a process alone has its own. All call it, with equal shapes.
 
     Raises:
-        ValueError: If a process has ended.
+        ValueError: If a process has ended, or has other devices than this one.
     """
     if jax.process_count() == 1:
         return arrays
@@ -112,6 +113,11 @@ def _sent(written: bytes) -> bytes:
     """What the first process has; the others as much of anything."""
     from jax.experimental import multihost_utils
 
+    owned = Counter(device.process_index for device in jax.devices())
+    if len(counts := {*owned.values()}) > 1:
+        raise ValueError(
+            f"the processes of the run have {min(counts)} to {max(counts)} devices: give all one --devices"
+        )
     with together():
         return np.asarray(multihost_utils.broadcast_one_to_all(np.frombuffer(written, np.uint8)), np.uint8).tobytes()
 
