@@ -3,6 +3,17 @@
 All run the same chunks. The first alone evaluates, writes and prints; the others take from it what is run and where it
 begins, so that they need no common folder. What connects them is `jax.distributed`; on CPUs gloo adds up.
 
+`mec-jax train --coordinator` does it; in a script
+
+    hosts.join("first-host:4567", 2, process)
+    from algos import loop, run_config, runs  # they start JAX's devices: not before
+
+    run = dataclasses.replace(run_config.new_run("ppo", "CartPole-v1"), devices=2)
+    loop.train(run, runs.RunFolder(path, run) if hosts.leads() else None, print)
+    hosts.part()
+
+Whoever reaches the coordinator's port can join: the hosts' network is their own.
+
 Of a process that ends the others learn in the next chunk; or, while they compute nothing together, from the coordinator
 within `SILENCE`: JAX then aborts the process, of which `on_abort` makes a line.
 """
@@ -28,6 +39,8 @@ LONGEST = 10 * 24 * 3600
 """Seconds that the others wait for the first at the end, while it evaluates and writes: as good as no limit."""
 
 LOST = "another process of the run has ended or can't be reached: start all again, the first with --resume if it can"
+
+_handlers: list[Any] = []  # of `on_abort`, as long as the process lives: C keeps no reference
 
 
 def not_found(coordinator: str, processes: int) -> str:
@@ -75,9 +88,6 @@ def on_abort(act: Callable[[], None]) -> None:
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: act())
     _handlers.append(handler)
     ctypes.CDLL(None).signal(int(signal.SIGABRT), handler)
-
-
-_handlers: list[Any] = []  # as long as the process lives: C keeps no reference
 
 
 def leads() -> bool:

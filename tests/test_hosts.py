@@ -129,6 +129,8 @@ GIVEN = {"--coordinator": "127.0.0.1:4567", "--processes": "2", "--process": "0"
         ({"--coordinator": "somewhere"}, "--coordinator is 'somewhere': name HOST:PORT"),
         ({"--coordinator": "somewhere:0"}, "name HOST:PORT"),
         ({"--coordinator": ":4567"}, "name HOST:PORT"),
+        ({"--devices": None}, "go together: --devices missing"),
+        ({"--processes": "0"}, "--processes is 0"),
         ({"--processes": "1"}, "--processes is 1"),
         ({"--processes": "two"}, "--processes is 'two': give a whole number"),
         ({"--process": "2"}, "--process is 2: of 2 it is from 0 to 1"),
@@ -159,7 +161,10 @@ def test_each_process_makes_its_share_of_devices(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(jax.config, "update", asked.__setitem__)
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     devices_for(["train", "--devices", "6", "--processes", "2"])
-    assert asked["jax_num_cpu_devices"] == 3
+    assert asked.pop("jax_num_cpu_devices") == 3
+    for count in ("9", "0"):
+        devices_for(["train", "--devices", "1", "--processes", count])
+        assert not asked
 
 
 def test_a_process_alone_asks_nobody() -> None:

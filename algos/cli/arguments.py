@@ -46,7 +46,7 @@ def devices_for(arguments: Sequence[str]) -> None:
         command = arguments[0] if arguments else ""
         count = None if command == "sweep" else _shared(arguments) if command == "train" else 1
         if count is not None:
-            count //= int(option(arguments, "--processes") or 1)
+            count = max(count // max(int(option(arguments, "--processes") or 1), 1), 1)
         if count != 1:
             from algos.cores import share_cores
 

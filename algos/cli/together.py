@@ -24,7 +24,10 @@ def join(arguments: Sequence[str]) -> None:
     asks = {"-h", "--help"} & {*arguments}
     if arguments[:1] != ["train"] or asks or all(value is None for value in given.values()):
         return
-    coordinator, processes, process = _checked(given, option(arguments, "--devices"))
+    devices = option(arguments, "--devices")
+    if devices is None and all(option(arguments, name) is None for name in ("--resume", "--from")):
+        given["--devices"] = None
+    coordinator, processes, process = _checked(given, devices)
     from algos import hosts
 
     _quiet()
@@ -47,7 +50,7 @@ def leave(code: Any) -> None:
 def _checked(given: dict[str, str | None], devices: str | None) -> tuple[str, int, int]:
     """HOST:PORT, number of processes, and which this is."""
     if missing := [name for name, value in given.items() if value is None]:
-        raise ValueError(f"{', '.join(HOSTS)} go together: {' and '.join(missing)} missing")
+        raise ValueError(f"{', '.join(HOSTS)} and --devices go together: {' and '.join(missing)} missing")
     coordinator, *numbers = (str(value) for value in given.values())
     host, _, port = coordinator.rpartition(":")
     if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 2**16:
