@@ -14,11 +14,15 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jaxtyping import PyTree
 
+from algos.hosts import plain, typed
 from algos.integrity import file_digests, sealed, unsealed
 from mec_jax.files import reason, write_text
 
 MANIFEST = "manifest.json"
 _ITEM = "default"  # what orbax's CheckpointManager calls a state that is alone; it wrote the older checkpoints
+
+# Of a run on several processes the first alone saves and restores: orbax would wait for the others.
+_ALONE = ocp.options.MultiprocessingOptions(primary_host=0, active_processes={0})
 
 # Orbax raises its errors, but also logs each of them, with tracebacks of its threads.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -71,6 +75,12 @@ def verify(checkpoint: Path) -> Manifest:
     return manifest
 
 
+def _checkpointer() -> ocp.Checkpointer:
+    options = ocp.CompositeOptions(multiprocessing_options=_ALONE)
+    handler = ocp.CompositeCheckpointHandler(composite_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=_ALONE)
+
+
 def save(folder: Path, manifest: Manifest, state: PyTree) -> None:
     """Write a checkpoint aside, with the digests of its files, and rename it when all of it is on the disk.
 
@@ -84,7 +94,9 @@ def save(folder: Path, manifest: Manifest, state: PyTree) -> None:
     """
     unfinished, whole = folder.absolute() / f"{manifest.update}.unfinished", folder / str(manifest.update)
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        if jax.process_count() > 1:  # then orbax takes no arrays of one process's devices
+            state = plain(state)
+        with _checkpointer() as checkpointer:
             checkpointer.save(unfinished, args=ocp.args.Composite(**{_ITEM: ocp.args.StandardSave(state)}), force=True)
         for path in unfinished.rglob("*"):
             if path.is_file():
@@ -128,8 +140,8 @@ def restore(checkpoint: Path, template: PyTree) -> Any:
     try:
         _check_shapes(checkpoint / _ITEM, template)
         args = ocp.args.Composite(**{_ITEM: ocp.args.StandardRestore(template)})
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            return checkpointer.restore(checkpoint.absolute(), args=args)[_ITEM]
+        with _checkpointer() as checkpointer:
+            return typed(template, checkpointer.restore(checkpoint.absolute(), args=args)[_ITEM])
     except Exception as error:  # orbax and tensorstore raise many kinds
         raise ValueError(
             f"the checkpoint {str(checkpoint)!r} is damaged or of another version ({reason(error)}): "

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from algos import devices
+from algos import devices, hosts
 from algos.algorithms import algorithm
 from algos.curves import CURVE_EPISODES
 from algos.loggers import Logger, logged
@@ -32,12 +32,12 @@ class Progress(NamedTuple):
 class Result(NamedTuple):
     """What a run leaves in memory."""
 
-    learned: PyTree  # what the algorithm's policy reads
+    learned: PyTree  # what the algorithm's policy reads; None where another process has it and the run had ended
     frames: int
 
 
 def train(
-    run: RunConfig, folder: RunFolder, report: Callable[[Progress], None], loggers: Collection[Logger] = ()
+    run: RunConfig, folder: RunFolder | None, report: Callable[[Progress], None], loggers: Collection[Logger] = ()
 ) -> Result:
     """Train, evaluating and saving a checkpoint after every chunk.
 
@@ -46,12 +46,14 @@ def train(
 
     Args:
         run: What to run.
-        folder: Where to begin, and to write metrics and checkpoints.
+        folder: Where to begin, and to write metrics and checkpoints. Of several processes (`algos.hosts`) that share
+            the run the first has it alone, and evaluates, logs and reports alone; the others have None.
         report: Called after each chunk.
         loggers: Take the metrics of each chunk, too, and are closed in the end. TensorBoard is the folder's own.
 
     Raises:
-        ValueError: If the losses are no longer finite, or the folder cannot be written; the checkpoints before stay.
+        ValueError: If the losses are no longer finite, the folder cannot be written, or another process of the run has
+            ended; the checkpoints before stay.
         Exception: Of a logger, as it is; the checkpoint of its chunk is written nevertheless.
     """
     with ExitStack() as ends:
@@ -61,14 +63,15 @@ def train(
 
 
 def _train(
-    run: RunConfig, folder: RunFolder, report: Callable[[Progress], None], loggers: Collection[Logger]
+    run: RunConfig, folder: RunFolder | None, report: Callable[[Progress], None], loggers: Collection[Logger]
 ) -> Result:
     env, params = run.make_env()
     learner = algorithm(run.algorithm)
     trainer = learner.make_trainer(env, run.config)
-    frames = int(folder.rows[-1]["frames"]) if folder.rows else 0
-    if folder.state is not None and frames >= trainer.num_frames:
-        return Result(learner.learned(folder.state), frames)
+    state = None if folder is None else folder.state
+    frames = int(hosts.text_from_first(str(int(folder.rows[-1]["frames"]) if folder and folder.rows else 0)))
+    if frames >= trainer.num_frames:
+        return Result(None if state is None else learner.learned(state), frames)
     scenario = env.evaluation_params(params)
     policy = learner.make_policy(env, run.config, learner.deterministic)
     hparams, keys = as_arrays(run.hparams), evaluation_keys(CURVE_EPISODES)
@@ -90,24 +93,27 @@ def _train(
     with ThreadPoolExecutor() as pool:  # XLA compiles outside the GIL: the longest hides the others
         run_chunk, init, evaluate = pool.map(lambda program: program.compile(), lowered)
 
-    state = init(hparams, params, key) if folder.state is None else folder.state
-    given = devices.placed((hparams, params), place)
+    state = hosts.from_first(init(hparams, params, key) if state is None else state)
+    given = devices.placed(hosts.from_first((hparams, params)), place)
     while frames < trainer.num_frames:
-        new_state, metrics = run_chunk(devices.placed(state, place), *given)
-        new_state, metrics = devices.first((new_state, metrics))
+        with hosts.together():
+            new_state, metrics = hosts.waited(devices.first(run_chunk(devices.placed(state, place), *given)))
         learned = learner.learned(new_state)
-        evaluation = evaluate(scenario, (learned, params), keys)
+        evaluation = None if folder is None else evaluate(scenario, (learned, params), keys)
         metrics, evaluation = jax.tree.map(np.asarray, (metrics, evaluation))
         losses = [value for name, value in metrics._asdict().items() if name.endswith("loss")]
         if not all(np.isfinite(x).all() for x in jax.tree.leaves((learner.trained(new_state), losses))):
             raise ValueError(f"the losses diverged after frame {frames}: lower the learning rates or the clip range")
         state, frames = new_state, int(metrics.frames[-1])
+        if folder is None:
+            continue
         row = _row(metrics, evaluation)
         folder.save(int(state.update), state, frames, row)
         for logger in loggers:
             logger.log(logged(row), frames)
         report(Progress(frames, trainer.num_frames, evaluation, metrics))
-    folder.finish()
+    if folder is not None:
+        folder.finish()
     return Result(learner.learned(state), frames)
 
 

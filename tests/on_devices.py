@@ -86,6 +86,8 @@ def prepared(case: Case) -> tuple[Trainer, tuple[PyTree, PyTree], Any]:
 
 def compiled(trainer: Trainer, arguments: tuple[PyTree, PyTree], state: PyTree, count: int) -> Any:
     """A chunk on so many devices, as `algos.loop.train` has it."""
+    if count == 1:  # of each process, where there are several
+        return jax.jit(trainer.run).lower(state, *arguments).compile()
     mesh = devices.mesh(count)
     place = devices.whole(mesh)
     with devices.on(mesh):
@@ -99,7 +101,8 @@ def flops(program: Any) -> float:
 
 def ran(program: Any, arguments: tuple[PyTree, PyTree], state: PyTree, count: int) -> dict[str, np.ndarray]:
     """State and metrics afterwards, by path."""
-    state, *arguments = devices.placed((state, *arguments), devices.whole(devices.mesh(count)))
+    place = None if count == 1 else devices.whole(devices.mesh(count))
+    state, *arguments = devices.placed((state, *arguments), place)
     new_state, metrics = devices.first(program(state, *arguments))
     new_state = new_state._replace(key=jax.random.key_data(new_state.key))
     leaves = jax.tree_util.tree_leaves_with_path((new_state, metrics))

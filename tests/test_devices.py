@@ -40,14 +40,12 @@ SIZES = (
 )
 
 
-def on_cpus(count: int, *command: str) -> subprocess.Popen[str]:
+def on_cpus(count: int, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     """A process whose CPU is so many devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     environment = os.environ | {"XLA_FLAGS": flags}
     line = [sys.executable, "-m", *command]
-    return subprocess.Popen(
-        line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
 
 def must_succeed(process: subprocess.Popen[str]) -> None:

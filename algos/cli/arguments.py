@@ -18,18 +18,23 @@ def option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
-def check_resume(arguments: Sequence[str], source: str) -> None:
+HOSTS = ("--coordinator", "--processes", "--process")
+"""Options of a process that trains together with others."""
+
+
+def check_resume(arguments: Sequence[str], source: str, beside: Sequence[str] = ()) -> None:
     """Refuse `--resume` with options that say otherwise.
 
     Args:
         arguments: Of the process.
         source: What says all, as an error calls it.
+        beside: Options that say nothing of that.
 
     Raises:
         ValueError: If there are any.
     """
     names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    others = [name for name in names if name not in ("--resume", "--help", "--cache", "--no-cache")]
+    others = [name for name in names if name not in ("--resume", "--help", "--cache", "--no-cache", *beside)]
     if "--resume" in names and others:
         raise ValueError(f"--resume takes all from {source}: leave out {', '.join(others)}")
 
@@ -40,6 +45,8 @@ def devices_for(arguments: Sequence[str]) -> None:
     with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError):
         command = arguments[0] if arguments else ""
         count = None if command == "sweep" else _shared(arguments) if command == "train" else 1
+        if count is not None:
+            count = max(count // max(int(option(arguments, "--processes") or 1), 1), 1)
         if count != 1:
             from algos.cores import share_cores
 

@@ -17,6 +17,7 @@ PATIENCE = 1.5
 
 _ending = threading.RLock()  # never given back
 _words = ""
+_out, _err = 1, 2
 _last_acts: list[Callable[[], None]] = []
 
 
@@ -25,6 +26,12 @@ def last_words(text: str, finish: Callable[[float], None]) -> None:
     global _words
     _words = f"; {text}"
     _last_acts.insert(0, lambda: finish(PATIENCE))
+
+
+def write_to(out: int, err: int) -> None:
+    """Descriptors of stdout and stderr, if they are no longer 1 and 2."""
+    global _out, _err
+    _out, _err = out, err
 
 
 def install() -> None:
@@ -56,8 +63,8 @@ def _end(number: int, _: FrameType | None = None) -> None:
             for act in _last_acts:
                 with contextlib.suppress(ValueError):
                     act()
-            if os.isatty(1):
-                os.write(1, b"\x1b[?25h\n")  # the cursor, which a progress bar hides, and its line
-            os.write(2, f"mec-jax: stopped{_words}\n".encode())
+            if os.isatty(_out):
+                os.write(_out, b"\x1b[?25h\n")  # the cursor, which a progress bar hides, and its line
+            os.write(_err, f"mec-jax: stopped{_words}\n".encode())
         finally:
             os._exit(128 + number)

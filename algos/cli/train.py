@@ -1,5 +1,7 @@
 """`mec-jax train`: a run from its first frame to its report."""
 
+import dataclasses
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -11,7 +13,7 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli import stop
-from algos.cli.arguments import check_resume
+from algos.cli.arguments import HOSTS, check_resume, option
 from algos.cli.console import console
 from algos.cli.options import RunOptions, with_parts
 from algos.cli.shared import print_report, title
@@ -30,10 +32,17 @@ class Train(RunOptions):
 
     devices: int = 1
     """Devices that share the environments side by side. Those of a CPU are cores, which one device uses as well."""
+    coordinator: str | None = None
+    """HOST:PORT of the first of several processes that train this run together, each on its part of the devices."""
+    processes: int | None = None
+    """How many these are."""
+    process: int | None = None
+    """Which this is, from 0 on. That one takes the run; the others take it from there, and need --devices alone."""
     out: Path | None = None
     """Run folder; by default runs/ALGORITHM-SEED-TIME."""
     resume: Path | None = None
-    """Run folder whose run goes on as if it had never been stopped; takes no other option but --no-cache."""
+    """Run folder whose run goes on as if it had never been stopped; takes no option beside but --no-cache, and those of
+    several processes."""
     source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """JSON file of a run, such as a sweep's best.json or a run's config.json; other options change it."""
 
@@ -41,6 +50,9 @@ class Train(RunOptions):
         """Train and report."""
         from algos.run_config import DEVICES
 
+        if self.process:
+            follow()
+            return
         if self.algorithm or self.resume is None:
             algorithm(self.algorithm)
         if self.resume is not None:
@@ -56,15 +68,30 @@ class Train(RunOptions):
 
 def command(arguments: Sequence[str]) -> type[Train]:
     """The `train` command. Errors as of `with_parts`, and if `--resume` has company."""
-    check_resume(arguments, "the run's config.json")
+    shares = ("--devices",) if option(arguments, "--coordinator") else ()  # the same on each host
+    check_resume(arguments, "the run's config.json", (*HOSTS, *shares))
     return with_parts(Train, arguments)
+
+
+def follow() -> None:
+    """Train the run of the process that leads, and write nothing."""
+    from algos import hosts, loop
+    from algos.run_config import run_of
+
+    fields = json.loads(hosts.text_from_first(""))
+    try:
+        run = run_of(fields)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the first process is of another version ({error!r}): install one on all hosts") from None
+    loop.train(run, None, lambda _: None)
+    hosts.part()
 
 
 def train(run: "RunConfig | None", path: Path) -> None:
     """Train a new run, or if it is None the one in the folder from its newest checkpoint on."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from algos import loop, runs
+    from algos import hosts, loop, runs
 
     is_new = run is not None
     if run is not None:
@@ -80,6 +107,7 @@ def train(run: "RunConfig | None", path: Path) -> None:
         TimeElapsedColumn(),
     )
     with _closing(folder, is_new):
+        hosts.text_from_first(json.dumps(dataclasses.asdict(run)))
         stop.last_words(f"`{runs.resume_command(path)}` goes on", folder.finish)
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("compiling", total=_trainer(run).num_frames, completed=done, speed="", score="")
@@ -107,6 +135,7 @@ def train(run: "RunConfig | None", path: Path) -> None:
     console.print(
         f"in {path}: curve.png, policy.npz, checkpoints, metrics.csv, tensorboard, comparison.json, config.json"
     )
+    hosts.part()
 
 
 def _say_budget(run: "RunConfig", trainer: "Trainer") -> None:
