@@ -17,6 +17,7 @@ from mec_jax.contracts import Episodes
 __all__ = [
     "bootstrap_interval",
     "interquartile_mean",
+    "mean_interval",
     "normalised_score",
     "probability_of_improvement",
     "summary",
@@ -62,6 +63,25 @@ def bootstrap_interval(
         values.extend(statistic(sample.reshape(len(run), -1), axis=-1))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def mean_interval(values: Float[np.ndarray, " run"], level: float = 0.95) -> tuple[float, float]:
+    """Interval of the mean of a handful of runs by Student's t, where a bootstrap covers far less than it says.
+
+    Of paired differences it is the paired t test.
+
+    Args:
+        values: Of runs that are alike but for their seed.
+        level: Probability to cover the true mean, if values are normal.
+
+    Returns:
+        Its ends; NaN of less than two values, or where one is not finite.
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2 or not np.isfinite(values).all():
+        return np.nan, np.nan
+    reach = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
+    return float(values.mean() - reach), float(values.mean() + reach)
 
 
 def probability_of_improvement(x: Float[np.ndarray, "run *task"], y: Float[np.ndarray, "run *task"]) -> float:

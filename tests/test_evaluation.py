@@ -21,6 +21,7 @@ from mec_jax.evaluation import Report, compare, evaluate
 from mec_jax.statistics import (
     bootstrap_interval,
     interquartile_mean,
+    mean_interval,
     normalised_score,
     probability_of_improvement,
     summary,
@@ -316,3 +317,19 @@ def test_policies_that_never_finish_are_said_to_be_cut_off() -> None:
     assert [report.cells(name)[0] for name in report.rows] == ["Fine", "Half (50% cut off)", "Never (100% cut off)"]
     endless = report_of({"One": 0.0, "Other": 0.0})  # truncation is how every episode ends
     assert [endless.cells(name)[0] for name in endless.rows] == ["One", "Other"]
+
+
+def test_the_interval_of_a_few_runs_is_that_of_a_t_test() -> None:
+    values = np.random.default_rng(0).normal(1, 2, 6)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(mean_interval(values), expected, rtol=1e-12)
+    assert mean_interval(np.array([0.5, 0.5, 0.5])) == (0.5, 0.5)
+    assert np.isnan(mean_interval(np.array([1.0]))).all() and np.isnan(mean_interval(np.array([1.0, np.nan]))).all()
+
+
+@pytest.mark.parametrize("runs", [2, 5, 10])
+def test_the_interval_of_a_few_runs_misses_as_seldom_as_it_says(runs: int) -> None:
+    """2000 draws without an effect: 5 % are missed, with a standard deviation of half a per cent."""
+    drawn = np.random.default_rng(1).normal(size=(2000, runs))
+    missed = np.mean([not low <= 0 <= high for low, high in map(mean_interval, drawn)])
+    assert abs(missed - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 2000)

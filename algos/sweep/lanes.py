@@ -125,6 +125,7 @@ class Lanes:
         self.at_once = self._room(needed, most)
         self.size = len(self.local) * self.at_once
         self.bytes = needed * self.size
+        check_memory(f"{self.size} runs at once of {run.algorithm} on {env.name}", self.bytes)
         first, each, measured = map(operations, traced)
         self.seconds = (first + trainer.num_chunks * (each + measured)) / OPERATIONS
 

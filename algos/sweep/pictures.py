@@ -9,7 +9,7 @@ import numpy as np
 from algos.sweep.space import Axis, written
 from algos.sweep.study import PRESET, Sweep
 from mec_jax.files import whole_file
-from mec_jax.statistics import bootstrap_interval
+from mec_jax.statistics import mean_interval
 
 __all__ = ["LEARNING", "SCORES", "Curves", "curves", "problem_name", "write_pictures"]
 
@@ -92,11 +92,7 @@ def curves(sweep: Sweep, problem: int) -> Mapping[str, Curves]:
         frames = np.array([frame for frame, _ in results[0].curve])
         returns = np.array([[mean for _, mean in result.curve] for result in results])
         lines = returns if scale is None else scale.score(returns)
-        bands = [
-            bootstrap_interval(column, statistic=np.mean) if np.isfinite(column).all() else (math.nan, math.nan)
-            for column in lines.T
-        ]
-        low, high = np.transpose(bands)
+        low, high = np.transpose([mean_interval(column) for column in lines.T])
         found[name] = Curves(frames, lines.mean(0), low, high)
     return found
 

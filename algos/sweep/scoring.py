@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from algos.run_config import RunConfig
-from algos.sweep.lanes import Lanes, Outcome, group
+from algos.sweep.lanes import Lanes, Outcome, devices, group
 from algos.sweep.space import with_point
 from mec_jax.episodes import evaluation_keys
 from mec_jax.evaluation import Scale, scale_of
@@ -54,15 +54,17 @@ class Runner:
 
     def __init__(self, episodes: int) -> None:
         self.episodes = episodes
-        self._lanes: dict[tuple[str, str, str], Lanes] = {}
+        self._lanes: dict[tuple[str, str, str, int], Lanes] = {}
         self._scales: dict[str, Future[Scale | None]] = {}
         self._rulers = ThreadPoolExecutor(1)  # rulers are played while programs compile and run
 
     def lanes(self, run: RunConfig, most: int) -> Lanes:
         """The programs of a run's group."""
-        key = group(run)
+        # A CPU runs as many at once whatever there is; where a GPU's programs were made for fewer, others are made.
+        count = 0 if devices()[0].platform == "cpu" else 1 << (most - 1).bit_length()
+        key = (*group(run), count)
         if key not in self._lanes:
-            self._lanes[key] = Lanes(run, self.episodes, most)
+            self._lanes[key] = Lanes(run, self.episodes, max(most, count))
         return self._lanes[key]
 
     def scale(self, run: RunConfig) -> Scale | None:

@@ -68,6 +68,11 @@ class Study:
         check_count("fresh", self.fresh, least=0, most=10_000)
         SEED._replace(name="the last seed").check(self.base.seed + self.seeds + self.fresh - 1)
         check_sampler(self.sampler, self.space, self.choices)
+        if not self.space.axes:
+            raise ValueError("nothing is swept: name a field and its values, such as hparams.gamma=0.9,0.99")
+        unknown = [axis.name for axis in self.space.choices if axis.name.startswith("config.") and not axis.values]
+        if self.sampler == "tpe" and unknown:
+            raise ValueError(f"{unknown[0]} is static, and tpe may ask for what does not fit: give values, not a range")
         check_choice("schedule", self.schedule, SCHEDULES)
         check_count("eta", self.eta, least=2)
         check_count("every", self.every)

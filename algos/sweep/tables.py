@@ -18,7 +18,7 @@ from algos.sweep.space import with_point, written
 from algos.sweep.study import PRESET, Sweep
 from mec_jax.files import whole_file, write_text
 from mec_jax.registry import registered_envs, static_arguments
-from mec_jax.statistics import bootstrap_interval
+from mec_jax.statistics import mean_interval
 
 __all__ = ["Gain", "Mean", "gains", "means", "train_line", "trials", "write_tables"]
 
@@ -80,11 +80,9 @@ def means(sweep: Sweep) -> list[Mean]:
         for trial in sweep.finished():
             results = sweep.results(trial, problem, seeds)
             worth = np.array([result.worth for result in results])
-            low = high = math.nan
+            low, high = mean_interval(worth)
             if len(worth) == 1:
                 low, high = results[0].score_low, results[0].score_high
-            elif np.isfinite(worth).all():
-                low, high = bootstrap_interval(worth, statistic=np.mean)
             returns = float(np.mean([result.episode_return for result in results]))
             diverged = sum(result.diverged for result in results)
             rows.append(Mean(trial, problem, float(worth.mean()), low, high, returns, diverged))
@@ -121,9 +119,7 @@ def gains(sweep: Sweep) -> list[Gain]:
             continue
         best, preset = (_fresh(sweep, which, problem) for which in (trial, PRESET))
         difference = best - preset
-        low = high = math.nan
-        if len(difference) > 1 and np.isfinite(difference).all():
-            low, high = bootstrap_interval(difference, statistic=np.mean)
+        low, high = mean_interval(difference)
         found.append(
             Gain(
                 trial,
