@@ -1,7 +1,8 @@
 """Training runs side by side, a lane each, in the programs that one run has: first state, chunk, evaluation.
 
-On a CPU the lanes of a device run in sequence, one device a core: vmapped programs take three times as long there and
-many times the memory. On a GPU as many lanes run at once as fit into its memory.
+On a CPU the lanes of a device run in sequence, one device a core: a vmapped program of all takes half as long again,
+and as many times the memory as there are lanes (`benchmarks.speed.sweeps`). On a GPU as many run at once as fit into
+its memory.
 """
 
 import functools

@@ -162,7 +162,7 @@ def page(kept: dict[str, dict[str, Any]]) -> str:
         "",
         f"Telling the tree-structured Parzen estimator 64 trials and asking for 64 takes "
         f"{statistics.median(about['asking']):.2f} s, {share:.1%} of running them. Returns of all ways differ by at "
-        f"most {about['greatest_difference']:.2g}: sums are rounded in another order.",
+        f"most {about['greatest_difference']:.2g}: sums are rounded in another order, and training amplifies it.",
         "",
     ]
     gpu = kept.get("gpu")
