@@ -71,6 +71,7 @@ def test_bounds_hold_for_a_channel_that_is_better_shared() -> None:
     assert bound.makespan == pytest.approx(10 + sending, rel=0.2)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("flags", [{"paper_reward": True}, {"all_interfere": True}])
 def test_bounds_hold_under_either_flag(flags: dict[str, bool]) -> None:
     params = PAIR.evaluation_params(PAIR.params(**flags))

@@ -223,6 +223,7 @@ def test_a_run_may_go_on_without_the_cache() -> None:
         assert issubclass(command(["train", "--resume", "run", option]), Train)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_run_of_loaded_programs_is_the_run_of_compiled_ones_bit_for_bit(tmp_path: Path) -> None:
     """Without the cache, with an empty one, and with its programs; the option leaves nothing behind."""

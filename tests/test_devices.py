@@ -14,11 +14,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from algos import devices, ppo, runs
+from algos import algorithms, devices, ppo, runs
 from algos.cli.arguments import devices_for
 from algos.run_config import RunConfig
 from algos.runs import read_config
-from tests import toy_algorithm
+from mec_jax.contracts import Algorithm
 from tests.errors import error_of
 from tests.on_devices import CASES
 from tests.test_resume import assert_alike
@@ -60,9 +60,8 @@ def test_two_devices_train_as_one_does() -> None:
     must_succeed(on_cpus(2, "tests.on_devices", "ppo", "2"))
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case == "ppo" else pytest.mark.full) for case in CASES]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("case", CASES)
 def test_two_and_four_devices_train_as_one_does(case: str) -> None:
     must_succeed(on_cpus(4, "tests.on_devices", case, "2", "4"))
 
@@ -105,9 +104,11 @@ def test_devices_divide_the_lanes() -> None:
         assert "devices is" in error_of(dataclasses.replace, RUN, devices=wrong)
 
 
-def test_an_algorithm_that_names_no_lanes_runs_on_one_device() -> None:
-    learner = toy_algorithm.ALGORITHM
-    run = RunConfig(learner.name, "CartPole-v1", {}, {}, "default", 0, learner.config(), learner.hparams())
+def test_an_algorithm_that_names_no_lanes_runs_on_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {field.name: getattr(ppo.ALGORITHM, field.name) for field in dataclasses.fields(ppo.ALGORITHM)}
+    del said["lanes"]
+    monkeypatch.setitem(algorithms._ALGORITHMS, "alone", Algorithm(**said | {"name": "alone"}))
+    run = dataclasses.replace(RUN, algorithm="alone")
     assert "does not divide 1, " in error_of(dataclasses.replace, run, devices=2)
 
 

@@ -123,6 +123,7 @@ def learned_return(config: Config, hparams: HParams) -> float:
     return score(state)
 
 
+@pytest.mark.full
 def test_children_meet_the_same_scenarios_and_noise() -> None:
     """With children equal to theta, all fitnesses are equal though scenarios and actions are random."""
     env, params = mec_jax.make("NeuronAllocation-Dynamic-v0")

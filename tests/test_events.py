@@ -116,6 +116,7 @@ def sizes(block: int, refill: int, min_lanes: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.full
 @settings(max_examples=20)
 @given(
     batched_loops(),

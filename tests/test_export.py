@@ -213,6 +213,7 @@ def evaluate(runs: list[Path], out: Path) -> dict[str, Any]:
     return report["rows"]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_episodes")
 def test_command_line_trains_evaluates_and_reports_several_runs_without_rulers(tmp_path: Path) -> None:

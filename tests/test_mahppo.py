@@ -562,6 +562,7 @@ def test_an_update_equals_a_plain_one(ratio: Any, advantage: Any, value_target: 
     assert after.update == 3
 
 
+@pytest.mark.full
 def test_minibatches_take_every_sample_once_or_are_drawn() -> None:
     zero = jnp.zeros(())
     still = HPARAMS.replace(actor_lr=zero, critic_lr=zero, entropy=zero, power_entropy=zero)

@@ -470,6 +470,7 @@ def test_work_that_all_have_to_share_is_in_the_bound(network: Path) -> None:
     assert bound.episode_return[0] < 4 * single.episode_return[0]
 
 
+@pytest.mark.full
 def test_the_bound_of_one_requester_is_that_of_neuron_allocation(network: Path) -> None:
     one = NeuronSharing(network, num_requesters=1, num_pieces=4)
     alone = NeuronAllocation(network, num_pieces=4)

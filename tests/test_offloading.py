@@ -79,6 +79,7 @@ def test_float32_repeats_each_recorded_frame(capsys: pytest.CaptureFixture[str])
     assert "207 of 207 frames" in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_float64_repeats_each_recorded_frame_from_the_command_line() -> None:
     """To 1e-9, with no difference in tasks, modes and ends."""
     command = [sys.executable, "-m", "benchmarks.robustness.replay_traces", str(TRACES), "--x64"]
@@ -195,6 +196,7 @@ def rollout(env: MultiUEOffloading, params: Params, frames: int, key: jax.Array)
     return jax.lax.scan(frame, env.reset(key_reset, params)[1], jax.random.split(key_frames, frames))[1]
 
 
+@pytest.mark.full
 def test_same_key_gives_the_same_trajectory_among_few_and_many_lanes() -> None:
     """To float tolerance, and though finished lanes are gathered away; the dynamics are chaotic: only a few frames."""
     env = make()

@@ -291,6 +291,7 @@ def test_the_situation_is_read_back_from_the_observation(tiny: PartitionGame, el
 # --- Agents ---
 
 
+@pytest.mark.full
 def test_agents_see_and_do_what_the_controller_does_in_their_turn(tiny: PartitionGame) -> None:
     params = tiny.params(**CHURN)
     view = PartitionGameAgents(tiny, params)

@@ -168,6 +168,7 @@ def test_truncated_episodes_are_worth_what_would_have_come() -> None:
     assert float(value[0, 0]) == pytest.approx(1 / (1 - 0.9), rel=0.05)  # of a terminated one at most 6.5
 
 
+@pytest.mark.full
 def test_normalised_rewards_do_not_change_with_their_scale() -> None:
     class Scaled(Forever):
         def __init__(self, scale: float) -> None:

@@ -317,6 +317,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunConfig, Any, P
     return run, actors, path
 
 
+@pytest.mark.full
 def test_trained_policies_are_drawn_from_run_and_file_alike(
     trained: tuple[RunConfig, Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -390,6 +390,7 @@ def test_a_game_has_the_times_and_capacities_that_the_page_says() -> None:
     assert is_feasible(fixed, both, everyone)  # it has what 32 devices get
 
 
+@pytest.mark.full
 def test_partitions_keep_below_the_optimum_and_within_capacity() -> None:
     rows = [{}, {"compute": 0.25, "bandwidth": 0.25}]
     whole, half = (found.found for found in partition.partitions(rows, (8,), 2))

@@ -120,6 +120,7 @@ def test_what_a_kill_leaves_half_done_counts_for_nothing(
     assert not caplog.messages
 
 
+@pytest.mark.full
 def test_after_damage_the_run_goes_on_from_the_checkpoint_before_and_ends_like_one_left_alone(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,6 +150,7 @@ def test_a_run_of_before_there_were_digests_goes_on_and_then_has_them(
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.full
 def test_a_run_that_had_ended_gets_its_missing_results(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,7 @@ def returns(env: MultiExitAllocation, params: Params, act: Any, keys: Any) -> An
     return jax.jit(jax.vmap(episode))(keys)
 
 
+@pytest.mark.full
 def test_no_baseline_exceeds_the_bound_of_the_bandit_and_the_oracle_reaches_it() -> None:
     env, params = mec_jax.make("MultiExitAllocation-Compressed-v0")
     keys = evaluation_keys(32)
@@ -240,6 +241,7 @@ def test_no_baseline_exceeds_the_bound_of_the_bandit_and_the_oracle_reaches_it()
     np.testing.assert_allclose(bound.energy, oracle.energy, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_no_policy_exceeds_the_bound_of_the_chain() -> None:
     env = mec_jax.make("MultiExitAllocation-Markov-v0")[0]
     params = env.params(max_steps_in_episode=8)
@@ -264,6 +266,7 @@ def test_the_bound_is_found_where_the_first_capacity_is_too_small(monkeypatch: p
     np.testing.assert_allclose(again.episode_return, expected.episode_return, rtol=1e-6)
 
 
+@pytest.mark.full
 def test_dynamic_programming_lies_between_the_oracle_and_the_bound(tmp_path: Path) -> None:
     env, params = two_devices(tmp_path, switch_cost=0.2, max_steps_in_episode=20)
     plan = solvers.switching_optimum(env, params)

@@ -167,6 +167,7 @@ def test_no_baseline_exceeds_the_bound(env_id: str) -> None:
     assert means["Least"] < means["Random"] < means["Average"] < means["Shortest completion"]
 
 
+@pytest.mark.full
 def test_no_policy_exceeds_the_bound_where_pieces_are_lost() -> None:
     env = NeuronAllocation(conditions="dynamic", num_devices=2, num_pieces=4)
     for cheap in (False, True):  # even if it pays to lose them

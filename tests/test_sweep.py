@@ -320,6 +320,7 @@ def test_choices_that_diverged_on_a_problem_each_did_not_all_diverge(
     assert "Every choice diverged on a problem at least." in words and "Every choice diverged.\n" not in words
 
 
+@pytest.mark.full
 def test_static_fields_are_programs_of_their_own(tmp_path: Path) -> None:
     over = {"config.trunk": [(4,), (8, 4)], "hparams.actor_lr": [1e-2]}
     found = sweep("ppo", ENV_ID, over, out=tmp_path / "static", **{**OPTIONS, "fresh": 0})

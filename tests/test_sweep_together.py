@@ -93,6 +93,7 @@ def test_the_best_of_halving_went_furthest_whatever_others_scored(halved: Sweep)
     assert best_run(halved, None) == halved.study.run(halved.choice(best), 0, 0)
 
 
+@pytest.mark.full
 def test_a_choice_that_diverged_goes_no_further(tmp_path: Path) -> None:
     over = {"hparams.critic_lr": [3e38, 1e-2, 2e38, 1e38]}
     found = sweep("ppo", ENV_ID, over, out=tmp_path / "diverged", **HALVING)
@@ -152,6 +153,7 @@ def test_the_best_member_leaves_as_a_policy_that_plays_as_it_did(population: Swe
     assert not (population.folder / "best.json").exists()
 
 
+@pytest.mark.full
 def test_who_goes_on_from_whom_and_with_what_does_not_depend_on_places() -> None:
     """More devices or lanes than runs leave places empty, and the runs stand elsewhere."""
     study = study_of(new_run("ppo", ENV_ID), OVER, 9, schedule="pbt")
@@ -186,6 +188,7 @@ def test_of_equally_good_members_the_first_is_the_best_wherever_it_stands() -> N
     assert together.best_place(rung._replace(seen=seen._replace(finite=jnp.zeros(6, bool)))) is None
 
 
+@pytest.mark.full
 def test_a_population_that_was_stopped_before_it_had_left_all_leaves_it_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_population_that_was_stopped_before_it_had_left_all_leaves_it_later(
     assert (found.folder / POLICY).exists()
 
 
+@pytest.mark.full
 def test_a_problem_that_is_done_is_not_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     over = {**OVER, "params.energy_per_nat": [0.5, 2.0]}
     short = {**HALVING, "frames": 64, "fresh": 0}

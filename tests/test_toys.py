@@ -270,6 +270,7 @@ def assert_found(errors: Mapping[str, str], messages: Mapping[str, str]) -> None
     assert not {defect: error for defect, error in errors.items() if not re.search(messages[defect], error)}
 
 
+@pytest.mark.full
 def test_what_is_wrong_with_an_environment_is_found() -> None:
     broken = broken_envs()
     errors = {defect: error_of(check_env, env) for defect, (_, env) in broken.items()}
