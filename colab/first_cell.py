@@ -94,6 +94,6 @@ import jax
 from algos.compilation_cache import keep_programs
 from algos.cores import share_cores
 
-keep_programs()
 share_cores()  # each core of a CPU is a device
+keep_programs()
 print(jax.devices())
