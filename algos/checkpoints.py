@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import tensorstore
 from jaxtyping import PyTree
 
-from algos.hosts import plain, typed
+from algos.hosts import is_key, plain, typed
 from algos.integrity import file_digests, sealed, unsealed
 from mec_jax.files import reason, write_text
 
@@ -163,7 +163,7 @@ def _check_shapes(folder: Path, template: PyTree) -> None:
         for name, value in values.items()
         if name.endswith(header)
     }
-    template = template._replace(key=jax.eval_shape(jax.random.key_data, template.key))
+    template = jax.tree.map(lambda x: jax.eval_shape(jax.random.key_data, x) if is_key(x) else x, template)
     for path, leaf in jax.tree_util.tree_leaves_with_path(template):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         if found.get(name) != leaf.shape:

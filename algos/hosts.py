@@ -165,15 +165,16 @@ def part() -> None:
 
 def plain(arrays: PyTree) -> Any:
     """As NumPy arrays, keys as their data."""
-    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x), arrays)
+    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if is_key(x) else x), arrays)
 
 
 def typed(like: PyTree, arrays: PyTree) -> Any:
     """Arrays, and keys of their data wherever `like` has keys."""
     return jax.tree.map(
-        lambda old, x: jax.random.wrap_key_data(x) if _is_key(old) and not _is_key(x) else x, like, arrays
+        lambda old, x: jax.random.wrap_key_data(x) if is_key(old) and not is_key(x) else x, like, arrays
     )
 
 
-def _is_key(x: Any) -> bool:
+def is_key(x: Any) -> bool:
+    """Whether it is an array of typed keys, or the shape of one."""
     return hasattr(x, "dtype") and bool(jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key))

@@ -64,6 +64,12 @@ class RunConfig:
         """Problem and parameters of the run."""
         return make_env(self.env_id, self.env_static, self.env_params)
 
+    @property
+    def own_static(self) -> dict[str, Any]:
+        """Arguments of the environment that differ from its defaults."""
+        usual = static_arguments(self.env_id) if self.env_id in registered_envs else {}
+        return {name: value for name, value in self.env_static.items() if name not in usual or usual[name] != value}
+
     def within(self, frames: int | None) -> "RunConfig":
         """The run with a budget of environment frames, in whole chunks of its updates, one at least; None leaves it.
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from algos import cli, hosts
-from algos.cli.arguments import check_resume, devices_for
+from algos.cli.arguments import check_alone, devices_for
 from tests.errors import error_of
 from tests.test_devices import ROOT, SIZES, must_succeed, on_cpus
 from tests.test_resume import assert_alike
@@ -151,8 +151,10 @@ def test_options_of_several_processes(
 def test_they_stand_beside_resume() -> None:
     options = [text for name, value in GIVEN.items() for text in (name, value)]
     beside = ("--coordinator", "--processes", "--process", "--devices")
-    check_resume(["train", "--resume", "run", *options], "its file", beside)
-    assert "leave out --coordinator" in error_of(check_resume, ["sweep", "--resume", "run", *options], "its file")
+    check_alone(["train", "--resume", "run", *options], "--resume", "its file", beside)
+    assert "leave out --coordinator" in error_of(
+        check_alone, ["sweep", "--resume", "run", *options], "--resume", "its file"
+    )
 
 
 def test_each_process_makes_its_share_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from algos.cli import stop, together
+from algos.cli import processes, stop
 from algos.cli.arguments import devices_for
 from mec_jax.files import reason
 
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         _end(str(error), 2)
     except SystemExit as error:  # of wrong options
-        together.leave(error.code)
+        processes.leave(error.code)
         raise
     except Exception as error:
         if os.environ.get(TRACEBACK):
@@ -67,7 +67,7 @@ def _end(text: str, code: int) -> None:
     if len(text) > _MAX_LINE:
         text = f"{text[: _MAX_LINE // 2]} ... {text[-_MAX_LINE // 2 :]}"
     print(f"mec-jax: {text}", file=sys.stderr)
-    together.leave(code)
+    processes.leave(code)
     sys.exit(code)
 
 
@@ -90,7 +90,7 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
     import jax
 
     devices_for(arguments)
-    together.join(arguments)
+    processes.join(arguments)
     try:
         jax.devices()
     except RuntimeError as error:

@@ -18,25 +18,32 @@ def option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
+def options(arguments: Sequence[str]) -> list[str]:
+    """Names of the options that are given, but for those that go with any."""
+    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    return [name for name in names if name not in ("--help", "--cache", "--no-cache")]
+
+
 HOSTS = ("--coordinator", "--processes", "--process")
 """Options of a process that trains together with others."""
 
 
-def check_resume(arguments: Sequence[str], source: str, beside: Sequence[str] = ()) -> None:
-    """Refuse `--resume` with options that say otherwise.
+def check_alone(arguments: Sequence[str], name: str, source: str, beside: Sequence[str] = ()) -> None:
+    """Refuse an option that takes all from somewhere, with others that say otherwise.
 
     Args:
         arguments: Of the process.
+        name: The option.
         source: What says all, as an error calls it.
         beside: Options that say nothing of that.
 
     Raises:
         ValueError: If there are any.
     """
-    names = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    others = [name for name in names if name not in ("--resume", "--help", "--cache", "--no-cache", *beside)]
-    if "--resume" in names and others:
-        raise ValueError(f"--resume takes all from {source}: leave out {', '.join(others)}")
+    names = options(arguments)
+    others = [other for other in names if other not in (name, *beside)]
+    if name in names and others:
+        raise ValueError(f"{name} takes all from {source}: leave out {', '.join(others)}")
 
 
 def devices_for(arguments: Sequence[str]) -> None:

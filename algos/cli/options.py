@@ -53,7 +53,7 @@ class RunOptions(Compiling):
         Raises:
             ValueError: If something is not there, or out of its range.
         """
-        from algos.run_config import SEED, RunConfig
+        from algos.run_config import SEED, new_run
         from mec_jax.files import check_count
 
         SEED._replace(name="--seed").check(self.seed)
@@ -61,12 +61,9 @@ class RunOptions(Compiling):
             check_count("--frames", self.frames)
         static = {name: _read(name, value) for name, value in self.static.items()}
         static |= given(num_ues=self.num_ues, num_channels=self.num_channels, **_network(self.env, self.profile))
-        if self.env in registered_envs:
-            static = static_arguments(self.env, **static)
-        learner, parts = algorithm(self.algorithm), dataclasses.asdict(self)  # `with_parts` added both
-        config, hparams = learner.config(**parts["config"]), learner.hparams(**parts["hparams"])
-        run = RunConfig(self.algorithm, self.env, static, self.params, self.preset, self.seed, config, hparams)
-        return run.within(self.frames)
+        said = dataclasses.asdict(self)  # `with_parts` added both parts
+        parts = {name: said[name] for name in ("params", "preset", "seed", "config", "hparams", "frames")}
+        return new_run(self.algorithm, self.env, static=static, **parts)
 
 
 def with_parts[O: RunOptions](kind: type[O], arguments: Sequence[str]) -> type[O]:
@@ -78,7 +75,9 @@ def with_parts[O: RunOptions](kind: type[O], arguments: Sequence[str]) -> type[O
     """
     source = option(arguments, "--from")
     if source is not None:
-        return _from(kind, _read_run(Path(source)))
+        from algos.run_config import read_run
+
+        return _from(kind, read_run(Path(source)))
     name = next((argument for argument in arguments[1:2] if not argument.startswith("-")), algorithms()[0])
     learner = algorithm(name)
     preset = option(arguments, "--preset")
@@ -92,8 +91,7 @@ def with_parts[O: RunOptions](kind: type[O], arguments: Sequence[str]) -> type[O
 
 
 def _from[O: RunOptions](kind: type[O], run: "RunConfig") -> type[O]:
-    usual = static_arguments(run.env_id) if run.env_id in registered_envs else {}
-    static = {name: value for name, value in run.env_static.items() if name not in usual or usual[name] != value}
+    static = run.own_static
     defaults = {
         "algorithm": run.algorithm,
         "env": run.env_id,
@@ -106,12 +104,6 @@ def _from[O: RunOptions](kind: type[O], run: "RunConfig") -> type[O]:
     known = {about.name for about in dataclasses.fields(kind)}
     defaults = {name: value for name, value in defaults.items() if name in known}
     return _made(kind, defaults, run.config, run.hparams)
-
-
-def _read_run(path: Path) -> "RunConfig":
-    from algos.run_config import read_run
-
-    return read_run(path)
 
 
 def _made[O: RunOptions](kind: type[O], defaults: Mapping[str, Any], config: Any, hparams: Any) -> type[O]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from algos.cli import stop
+from algos.cli.arguments import check_alone, options
 from algos.cli.console import console
 from algos.cli.options import RunOptions, with_parts
 from mec_jax.files import check_count, check_folder
@@ -90,12 +91,9 @@ class Sweep(RunOptions):
 
 def command(arguments: Sequence[str]) -> type[Sweep]:
     """The `sweep` command. Errors as of `with_parts`, and if `--resume` or `--join` has company."""
-    ours = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
-    names = ours - {"--help", "--cache", "--no-cache"}
-    takes = {"--resume": (set(), "the sweep's sweep.json"), "--join": ({"--out", "--batch"}, "the study")}
-    for name, (own, source) in takes.items():
-        if name in names and (others := sorted(names - own - {name})):
-            raise ValueError(f"{name} takes all from {source}: leave out {', '.join(others)}")
+    check_alone(arguments, "--resume", "the sweep's sweep.json")
+    check_alone(arguments, "--join", "the study", ("--out", "--batch"))
+    names = {*options(arguments)}
     for name, other in (("--lease", "--study"), ("--batch", "--join")):
         if name in names and other not in names:
             raise ValueError(f"{name} is of shared studies alone: give {other}, too, or leave it out")

@@ -13,7 +13,7 @@ import tyro
 
 from algos.algorithms import algorithm
 from algos.cli import stop
-from algos.cli.arguments import HOSTS, check_resume, option
+from algos.cli.arguments import HOSTS, check_alone, option
 from algos.cli.console import console
 from algos.cli.options import RunOptions, with_parts
 from algos.cli.shared import print_report, title
@@ -69,7 +69,7 @@ class Train(RunOptions):
 def command(arguments: Sequence[str]) -> type[Train]:
     """The `train` command. Errors as of `with_parts`, and if `--resume` has company."""
     shares = ("--devices",) if option(arguments, "--coordinator") else ()  # the same on each host
-    check_resume(arguments, "the run's config.json", (*HOSTS, *shares))
+    check_alone(arguments, "--resume", "the run's config.json", (*HOSTS, *shares))
     return with_parts(Train, arguments)
 
 
@@ -140,7 +140,8 @@ def train(run: "RunConfig | None", path: Path) -> None:
 
 def _say_budget(run: "RunConfig", trainer: "Trainer") -> None:
     """Say what will be run, if it is not what was asked for."""
-    asked = getattr(run.config, "num_frames", trainer.num_frames)
+    budget = algorithm(run.algorithm).budget
+    asked = vars(run.config)[budget] if budget == "num_frames" else trainer.num_frames
     if asked != trainer.num_frames:
         chunks = f"{trainer.num_chunks} chunk{'s' * (trainer.num_chunks > 1)}"
         console.print(

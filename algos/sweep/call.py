@@ -12,11 +12,11 @@ from algos.run_config import RunConfig, new_run
 from algos.sweep.lanes import Lanes, devices
 from algos.sweep.proposals import SAMPLERS, check_sampler, propose
 from algos.sweep.report import report as write_report
+from algos.sweep.rungs import run_rungs
 from algos.sweep.scoring import Runner, Scorer
 from algos.sweep.space import Space
 from algos.sweep.space import space as make_space
 from algos.sweep.study import ASKED_RUNS, Plan, Progress, Study, Sweep
-from algos.sweep.together import run_together
 from mec_jax.files import check_choice, check_count
 
 __all__ = ["EPISODES", "FRESH", "folder_of", "scorer", "study_of", "sweep"]
@@ -171,7 +171,7 @@ def carry_out(
     if found.study.schedule == "full":
         found.run(progress)
     else:
-        run_together(found, progress)
+        run_rungs(found, progress)
     found.confirm(progress)
     return write_report(found)
 

@@ -82,6 +82,7 @@ class Lanes:
         chunk: Of one lane, `(state, Batch) -> (state, Seen)`.
         measure: Of one lane, `(state, Batch) -> Episodes`.
         local: Devices.
+        mesh: Of these, with the axis "lane".
         at_once: Lanes of each that run at once.
         size: Lanes of a call.
         bytes: Estimate of what a call keeps at once, byte.
@@ -113,6 +114,7 @@ class Lanes:
         self.trainer = trainer
         self.init, self.chunk, self.measure = init, chunk, evaluate
         self.local = devices()
+        self.mesh = jax.make_mesh((len(self.local),), ("lane",), (AxisType.Auto,), devices=self.local)
         one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch([run]))
         state = jax.eval_shape(init, one)
         self._functions: list[tuple[Callable[..., Any], tuple[PyTree, ...]]] = [
@@ -140,15 +142,14 @@ class Lanes:
 
     @functools.cached_property
     def _programs(self) -> list[Any]:
-        mesh = jax.make_mesh((len(self.local),), ("lane",), (AxisType.Auto,), devices=self.local)
         spec, at_once = PartitionSpec("lane"), self.at_once
-        sharding = NamedSharding(mesh, spec)
+        sharding = NamedSharding(self.mesh, spec)
 
         def spread(function: Callable[..., Any], shapes: tuple[PyTree, ...]) -> Any:
             def mapped(*given: PyTree) -> PyTree:
                 return jax.lax.map(lambda one: function(*one), given, batch_size=at_once if at_once > 1 else None)
 
-            program = jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+            program = jax.shard_map(mapped, mesh=self.mesh, in_specs=spec, out_specs=spec, check_vma=False)
             given = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype, sharding=sharding), shapes
             )

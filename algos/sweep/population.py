@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PyTree
 
 from algos.run_config import RunConfig
@@ -86,16 +86,14 @@ class Population:
     def __init__(self, lanes: Lanes, size: int, seeds: int, axes: Sequence[Axis] = ()) -> None:
         self.lanes, self.size, self.seeds, self.axes = lanes, size, seeds, tuple(axes)
         self.places = -(-size // lanes.size) * lanes.size
-        local = lanes.local
-        self._mesh = jax.make_mesh((len(local),), ("lane",), (AxisType.Auto,), devices=local)
-        self._spread = NamedSharding(self._mesh, PartitionSpec("lane"))
-        self._whole = NamedSharding(self._mesh, PartitionSpec())
-        self._per_device = self.places // len(local)
+        self._spread = NamedSharding(lanes.mesh, PartitionSpec("lane"))
+        self._whole = NamedSharding(lanes.mesh, PartitionSpec())
+        self._per_device = self.places // len(lanes.local)
         self._rung = jax.jit(self._traced)
         self._start = jax.jit(
             jax.shard_map(
                 lambda given: jax.lax.map(lanes.init, given),
-                mesh=self._mesh,
+                mesh=self.lanes.mesh,
                 in_specs=PartitionSpec("lane"),
                 out_specs=PartitionSpec("lane"),
                 check_vma=False,
@@ -143,7 +141,7 @@ class Population:
         spec, none = PartitionSpec("lane"), PartitionSpec()
         run = jax.shard_map(
             self._on_a_device,
-            mesh=self._mesh,
+            mesh=self.lanes.mesh,
             in_specs=(spec, spec, none, none),
             out_specs=spec,
             check_vma=False,

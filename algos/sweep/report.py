@@ -12,9 +12,9 @@ from algos.sweep.extras import has
 from algos.sweep.importance import importance
 from algos.sweep.journal import Key
 from algos.sweep.pictures import measure_name, problem_name, write_pictures
+from algos.sweep.rungs import POLICY, SCHEDULE, WINNER
 from algos.sweep.study import PRESET, Study, Sweep
 from algos.sweep.tables import Gain, Mean, best_run, gains, means, train_line
-from algos.sweep.together import POLICY, SCHEDULE, WINNER
 from mec_jax.files import write_text
 
 __all__ = ["REPORT", "gain_words", "preset_name", "report", "text"]

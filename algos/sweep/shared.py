@@ -30,7 +30,7 @@ import numpy as np
 from algos.sweep.call import folder_of
 from algos.sweep.extras import needs
 from algos.sweep.journal import Key, Record, line_of, record_of
-from algos.sweep.lanes import devices, group
+from algos.sweep.lanes import devices
 from algos.sweep.proposals import distributions, unlabelled
 from algos.sweep.report import report as write_report
 from algos.sweep.scoring import Runner
@@ -272,8 +272,6 @@ class Worker:
         choices = {choice: self._choice(trial) for choice, trial in taken.items()}
         due = [key for choice in taken for key in study.keys(choice) if key not in known[choice]]
         runs = [study.run(choices[key.trial], key.problem, key.seed) for key in due]
-        order = sorted(range(len(due)), key=lambda place: group(runs[place]))  # stable: fewer calls are half empty
-        due, runs = [due[place] for place in order], [runs[place] for place in order]
         there = sum(map(len, known.values()))
         self._tell_done(known)  # a worker may have been killed between its last run and this
         for found in self.runner.results(runs, lambda done: told(there + done)):

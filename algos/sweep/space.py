@@ -183,13 +183,11 @@ class _Fields:
         learner = algorithm(base.algorithm)
         self.base = base
         self.known: dict[str, Range | None] = {}  # None: a constructor or a gymnax environment checks it
-        self.defaults: dict[str, Any] = {}
         for part, kind in (("hparams", learner.hparams), ("config", learner.config)):
             self.known |= {f"{part}.{name}": about for name, about in ranges(kind).items()}
         if base.env_id in registered_envs:
             self.known |= {f"params.{name}": _range(about) for name, about in env.parameters().items()}
-            self.defaults = static_arguments(base.env_id)
-            self.known |= {f"static.{name}": None for name in self.defaults}
+            self.known |= {f"static.{name}": None for name in static_arguments(base.env_id)}
         else:
             self.known |= {f"params.{name}": _of_default(name, x) for name, x in vars(env.default_params).items()}
 

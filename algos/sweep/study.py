@@ -20,7 +20,7 @@ from algos.integrity import sealed, unsealed
 from algos.run_config import MAX_BYTES, SEED, RunConfig, run_of
 from algos.runs import lock
 from algos.sweep.journal import Journal, Key, Record
-from algos.sweep.lanes import devices, group
+from algos.sweep.lanes import devices
 from algos.sweep.population import lengths, steps
 from algos.sweep.proposals import check_sampler, propose
 from algos.sweep.scoring import Result, Runner
@@ -336,8 +336,6 @@ class Sweep:
         """
         due = [key for key in wanted if key not in self.records]
         runs = [self.study.run(wanted[key], key.problem, key.seed) for key in due]
-        order = sorted(range(len(due)), key=lambda place: group(runs[place]))  # stable: fewer calls are half empty
-        due, runs = [due[place] for place in order], [runs[place] for place in order]
         there = sum(key.trial != PRESET and key.seed not in self.study.fresh_seeds for key in self.records)
         total = max(self.study.choices * len(self.study.keys(0)), there + len(due))
         start: list[float] = []

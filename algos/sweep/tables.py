@@ -17,7 +17,6 @@ from algos.sweep.extras import has, needs
 from algos.sweep.space import with_point, written
 from algos.sweep.study import PRESET, Sweep
 from mec_jax.files import whole_file, write_text
-from mec_jax.registry import registered_envs, static_arguments
 from mec_jax.statistics import mean_interval
 
 __all__ = ["Gain", "Mean", "gains", "means", "train_line", "trials", "write_tables"]
@@ -175,9 +174,7 @@ def write_best(sweep: Sweep) -> list[str]:
 def train_line(run: RunConfig) -> str:
     """The command that trains a run: what differs from its preset and the environment's defaults is spelt out."""
     words = ["mec-jax", "train", run.algorithm, "--env", run.env_id, "--preset", run.preset, "--seed", str(run.seed)]
-    usual = static_arguments(run.env_id) if run.env_id in registered_envs else {}
-    static = {name: value for name, value in run.env_static.items() if name not in usual or usual[name] != value}
-    for option, values in (("--static", static), ("--params", run.env_params)):
+    for option, values in (("--static", run.own_static), ("--params", run.env_params)):
         if values:
             words += [option, *(_word(x) for item in values.items() for x in item)]
     defaults = algorithm(run.algorithm).presets[run.preset]

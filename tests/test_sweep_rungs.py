@@ -19,13 +19,13 @@ import pytest
 from algos.algorithms import algorithm
 from algos.export import import_policy
 from algos.run_config import new_run
-from algos.sweep import Sweep, sweep, together
+from algos.sweep import Sweep, rungs, sweep
 from algos.sweep.call import study_of
 from algos.sweep.journal import Key
 from algos.sweep.lanes import Batch, Lanes, Seen, batch
 from algos.sweep.population import Crowd, Population, Rung, lengths
+from algos.sweep.rungs import POLICY, SCHEDULE
 from algos.sweep.tables import best_run
-from algos.sweep.together import POLICY, SCHEDULE
 from mec_jax.contracts import Episodes
 from mec_jax.evaluation import evaluate
 from mec_jax.policy import load_policy
@@ -184,8 +184,8 @@ def test_of_equally_good_members_the_first_is_the_best_wherever_it_stands() -> N
     played, seen = Episodes(returns, nothing, nothing, {}), Seen(nothing, nothing, finite)
     standing = np.array([2, 0, 1, -1, 3, 4])
     rung = Rung(standing, standing, played, seen, Batch(None, None, nothing))
-    assert together.best_place(rung) == 1
-    assert together.best_place(rung._replace(seen=seen._replace(finite=jnp.zeros(6, bool)))) is None
+    assert rungs.best_place(rung) == 1
+    assert rungs.best_place(rung._replace(seen=seen._replace(finite=jnp.zeros(6, bool)))) is None
 
 
 @pytest.mark.full
@@ -197,7 +197,7 @@ def test_a_population_that_was_stopped_before_it_had_left_all_leaves_it_later(
 
     short = {**PBT, "frames": 64, "fresh": 0}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(together._Together, "_write_winner", stop)
+        patch.setattr(rungs._Rungs, "_write_winner", stop)
         sweep("ppo", ENV_ID, OVER, 4, out=tmp_path / "sweep", **short)
     found = sweep("ppo", ENV_ID, OVER, 4, out=tmp_path / "sweep", **short)
     assert (found.folder / POLICY).exists()
@@ -208,7 +208,7 @@ def test_a_problem_that_is_done_is_not_begun_again(tmp_path: Path, monkeypatch: 
     over = {**OVER, "params.energy_per_nat": [0.5, 2.0]}
     short = {**HALVING, "frames": 64, "fresh": 0}
     begun = []
-    run = together._Together.run
+    run = rungs._Rungs.run
 
     def stopped(self: Any, report: Any) -> None:
         begun.append(self.problem)
@@ -216,7 +216,7 @@ def test_a_problem_that_is_done_is_not_begun_again(tmp_path: Path, monkeypatch: 
             raise KeyboardInterrupt
         run(self, report)
 
-    monkeypatch.setattr(together._Together, "run", stopped)
+    monkeypatch.setattr(rungs._Rungs, "run", stopped)
     with pytest.raises(KeyboardInterrupt):
         sweep("ppo", ENV_ID, over, 4, out=tmp_path / "sweep", **short)
     sweep("ppo", ENV_ID, over, 4, out=tmp_path / "sweep", **short)

@@ -27,7 +27,7 @@ from mec_jax.episodes import evaluation_keys, play_episodes
 from mec_jax.files import write_text
 from mec_jax.statistics import bootstrap_interval
 
-__all__ = ["POLICY", "SCHEDULE", "WINNER", "best_place", "run_together"]
+__all__ = ["POLICY", "SCHEDULE", "WINNER", "best_place", "run_rungs"]
 
 RUNGS = "rungs"
 POLICY, SCHEDULE, WINNER = "policy.npz", "schedule.csv", "winner.json"
@@ -38,7 +38,6 @@ class Kept(NamedTuple):
     """What goes on from rung to rung; a checkpoint holds it."""
 
     crowd: Crowd
-    key: Array  # the crowd's, apart as checkpoints ask for it
     returns: Float[Array, "rung member"]  # mean return of the evaluation scenario; NaN before and of who was gone
     frames: Int[Array, "rung member"]
     parents: Int[Array, "rung member"]  # whose state a member went on with after it
@@ -46,7 +45,7 @@ class Kept(NamedTuple):
     seconds: Float[Array, " member"]
 
 
-def run_together(sweep: Sweep, report: Callable[[Progress], None]) -> None:
+def run_rungs(sweep: Sweep, report: Callable[[Progress], None]) -> None:
     """Run a sweep whose schedule is `halving` or `pbt`.
 
     Raises:
@@ -55,10 +54,10 @@ def run_together(sweep: Sweep, report: Callable[[Progress], None]) -> None:
     for problem in range(len(sweep.study.problems)):
         keys = (key for trial in range(sweep.study.choices) for key in sweep.study.keys(trial))
         if any(key not in sweep.records for key in keys if key.problem == problem):
-            _Together(sweep, problem).run(report)
+            _Rungs(sweep, problem).run(report)
 
 
-class _Together:
+class _Rungs:
     """The population of a problem."""
 
     def __init__(self, sweep: Sweep, problem: int) -> None:
@@ -95,7 +94,7 @@ class _Together:
             following = 0 if is_last else self.plan[place + 1][0]
             start = time.perf_counter()
             crowd, rung = self.population.advance(kept.crowd, steps(self.plan)[place][1], following)
-            kept = self._noted(kept._replace(crowd=crowd, key=crowd.key), rung, place, time.perf_counter() - start)
+            kept = self._noted(kept._replace(crowd=crowd), rung, place, time.perf_counter() - start)
             there, left_over = set(rung.member.tolist()), set(rung.parent.tolist())
             gone = there if is_last else there - left_over if self.is_halving else set()
             with self.sweep.writing():
@@ -106,7 +105,7 @@ class _Together:
                     self._write_winner(kept, rung)
                 self.sweep.add(self._records(kept, rung, place, gone - {-1}))
                 if not is_last:
-                    save(self.folder, Manifest(place + 1, self.of, "", 0, "", {}), _plain(kept))
+                    save(self.folder, Manifest(place + 1, self.of, "", 0, "", {}), kept)
                     remove_old(self.folder / str(place + 1))
             spent = sum(work[: place + 1])
             left = (time.monotonic() - begin) * (sum(work) - spent) / max(spent - skipped, 1)
@@ -120,7 +119,6 @@ class _Together:
         rungs, members = len(self.plan), len(self.runs)
         new = Kept(
             crowd,
-            crowd.key,
             jnp.full((rungs, members), jnp.nan),
             jnp.zeros((rungs, members), jnp.int32),
             jnp.full((rungs, members), -1),
@@ -131,10 +129,8 @@ class _Together:
             try:
                 if verify(checkpoint).config != self.of:
                     raise ValueError("of another sweep")
-                template = jax.tree.map(
-                    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _plain(new)
-                )
-                found = _typed(restore(checkpoint, template), new)
+                shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), new)
+                found = restore(checkpoint, shapes)
             except ValueError as error:
                 _log.warning("%s", f"{checkpoint} is damaged ({error}): the sweep goes on from the one before")
                 continue
@@ -224,20 +220,3 @@ def best_place(rung: Rung) -> int | None:
     means = np.where((rung.member >= 0) & rung.seen.finite & np.isfinite(means), means, -np.inf)
     at = int(np.lexsort((rung.member, -means))[0])
     return at if np.isfinite(means[at]) else None
-
-
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _plain(kept: Kept) -> Kept:
-    """With the keys of the crowd as numbers: a checkpoint takes one key, at the top."""
-    crowd = jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, kept.crowd)
-    return kept._replace(crowd=crowd)
-
-
-def _typed(kept: Kept, like: Kept) -> Kept:
-    crowd = jax.tree.map(
-        lambda x, y: jax.random.wrap_key_data(x) if _is_key(y) else x, kept.crowd, like.crowd, is_leaf=_is_key
-    )
-    return kept._replace(crowd=crowd)
