@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,13 +105,26 @@ def save(folder: Path, manifest: Manifest, state: PyTree) -> None:
                     os.fsync(file.fileno())
         write_text(unfinished / MANIFEST, sealed(manifest._replace(files=file_digests(unfinished))._asdict()))
     except Exception as error:
-        remove_unfinished_checkpoints(folder)
+        _remove_when_written(unfinished)
         # Tensorstore puts what the disk says into the text of an error of its own.
         code = re.search(r"os_error_code='(\d+)'", str(error))
         raise OSError(errno.EIO, os.strerror(int(code[1])) if code else reason(error)) from None
     if whole.exists():  # damaged, so that the run came to this update again
         shutil.rmtree(whole)
     unfinished.rename(whole)
+
+
+def _remove_when_written(unfinished: Path) -> None:
+    """Remove what a failed save left, of whose parts orbax's threads may still write others: for a second, then it is
+    left to whoever opens the run next.
+    """
+    for _ in range(100):
+        remains = [*unfinished.parent.glob(f"{unfinished.name}*")]
+        for path in remains:
+            shutil.rmtree(path, ignore_errors=True)
+        if not remains:
+            return
+        time.sleep(0.01)
 
 
 def remove_old(newest: Path) -> None:

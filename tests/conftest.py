@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,29 @@ def no_old_programs() -> Iterator[None]:
     if (jax := sys.modules.get("jax")) is not None:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(scope="module")
+def toys() -> Iterator[None]:
+    """The environment and the algorithm of a third party: registered on import, here and not while other files are
+    collected, and forgotten afterwards.
+    """
+    import gymnax
+    from gymnax import registration
+
+    from algos import algorithms
+    from mec_jax import registry
+
+    environment, learner = "FadingChannel-v0", "reinforce"
+    for name in ("tests.toy_env", "tests.toy_algorithm"):
+        sys.modules.pop(name, None)
+        import_module(name)
+    yield
+    for ids in (registry.registered_envs, gymnax.registered_envs):
+        ids.remove(environment)
+    for entries in (registry._entries, registration._registry):
+        del entries[environment]
+    del algorithms._ALGORITHMS[learner]
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,21 @@
 """Damaged run folders: what is not as it was written is refused, or named and not taken."""
 
+import contextlib
 import csv
 import itertools
 import json
 import resource
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from algos import runs
+from algos import checkpoints, runs
 from algos.checkpoints import Manifest
 from algos.integrity import sealed, unsealed
 from algos.runs import RunFolder, load_run, verified
@@ -219,6 +223,33 @@ def test_the_campaign_finds_a_run_that_trusts_its_files(
 
     monkeypatch.setattr(runs, "verify", trusting)
     assert any("takes a checkpoint with" in fate for fate in fates_of(whole, 60, 0, tmp_path))
+
+
+class StillWriting:
+    """In place of orbax's: fails while a thread of it writes other parts."""
+
+    threads: ClassVar[list[threading.Thread]] = []
+
+    def save(self, folder: Path, **_: Any) -> None:
+        def write() -> None:
+            end = time.monotonic() + 0.2
+            for part in itertools.takewhile(lambda _: time.monotonic() < end, itertools.count()):
+                with contextlib.suppress(OSError):
+                    (folder / str(part)).mkdir(parents=True, exist_ok=True)
+
+        self.threads.append(threading.Thread(target=write))
+        self.threads[-1].start()
+        time.sleep(0.1)
+        raise OSError("os_error_code='28'")
+
+
+def test_parts_that_are_still_written_do_not_hide_why_a_save_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "_checkpointer", lambda: contextlib.nullcontext(StillWriting()))
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(tmp_path, Manifest(1, "", "", 0, "", {}), {})
+    StillWriting.threads.pop().join()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of orbax's threads; the CLI hides it

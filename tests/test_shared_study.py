@@ -30,7 +30,7 @@ from algos.sweep.call import study_of
 from algos.sweep.journal import Key, Record
 from algos.sweep.scoring import Result, Runner
 from algos.sweep.shared import Worker
-from algos.sweep.storage import SWEEP, Address, create, opened
+from algos.sweep.storage import SWEEP, Address, Opened, create, opened
 from algos.sweep.study import Study, Sweep
 from tests.errors import error_of
 from tests.postgresql import server
@@ -409,15 +409,15 @@ def wait_for(condition: Callable[[], bool], *processes: Process) -> None:
         time.sleep(0.05)
 
 
-def trials_of(address: Address, worker: Process) -> set[str]:
+def trials_of(study: Opened, worker: Process) -> set[str]:
     """States of the trials that a worker took."""
-    trials = opened(address).optuna.get_trials(deepcopy=False)
+    trials = study.optuna.get_trials(deepcopy=False)
     return {trial.state.name for trial in trials if f"-{worker.process.pid}-" in trial.user_attrs.get("worker", "")}
 
 
-def in_mid_batch(address: Address, worker: Process) -> bool:
+def in_mid_batch(study: Opened, worker: Process) -> bool:
     """Whether a worker runs a trial after it has told another."""
-    return {"RUNNING", "COMPLETE"} <= trials_of(address, worker)
+    return {"RUNNING", "COMPLETE"} <= trials_of(study, worker)
 
 
 @pytest.fixture(scope="module")
@@ -439,11 +439,11 @@ def foreground() -> Iterator[None]:
 @pytest.mark.full
 def test_one_of_two_workers_is_killed(address: Address, alone: list[dict[str, str]], tmp_path: Path) -> None:
     assert Process(*OPTIONS, "--study", given(address), "--lease", 5).end()[0] == 0
-    first = Process("--join", given(address), "--batch", 4, "--out", tmp_path / "first")
-    wait_for(lambda: in_mid_batch(address, first), first)
+    first, study = Process("--join", given(address), "--batch", 4, "--out", tmp_path / "first"), opened(address)
+    wait_for(lambda: in_mid_batch(study, first), first)
     first.process.send_signal(signal.SIGSTOP)  # until the other is there, however long that takes
     second = Process("--join", given(address), "--batch", 4, "--out", tmp_path / "out")
-    wait_for(lambda: bool(trials_of(address, second)), second)
+    wait_for(lambda: bool(trials_of(study, second)), second)
     first.process.send_signal(signal.SIGCONT)
     time.sleep(0.2)
     assert first.stop(signal.SIGKILL)[0] == -signal.SIGKILL
@@ -460,7 +460,8 @@ def test_one_of_two_workers_is_killed(address: Address, alone: list[dict[str, st
 def test_ctrl_c_gives_back_at_once(address: Address, foreground: None, tmp_path: Path) -> None:
     assert Process(*OPTIONS, "--study", given(address), "--lease", LONG).end()[0] == 0
     worker = Process("--join", given(address), "--batch", 4, "--out", tmp_path / "out")
-    wait_for(lambda: in_mid_batch(address, worker), worker)
+    study = opened(address)  # once: each opening is a connection until it is collected
+    wait_for(lambda: in_mid_batch(study, worker), worker)
     code, said = worker.stop(signal.SIGINT)
     assert code == 128 + signal.SIGINT and "--join" in said and "joins again" in said
     found = states(address)

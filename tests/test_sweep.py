@@ -35,10 +35,10 @@ from algos.sweep.study import read_study
 from algos.sweep.tables import best_run, gains, means, train_line, trials
 from mec_jax.episodes import evaluation_keys
 from mec_jax.evaluation import scale_of
-from tests.toy_env import ENV_ID
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("toys")]
 
+ENV_ID = "FadingChannel-v0"
 ROOT = Path(__file__).resolve().parents[1]
 SMALL: dict[str, Any] = {
     "num_envs": 8,

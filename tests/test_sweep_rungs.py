@@ -30,10 +30,10 @@ from mec_jax.contracts import Episodes
 from mec_jax.evaluation import evaluate
 from mec_jax.policy import load_policy
 from tests.test_sweep import OPTIONS, ROOT, everything
-from tests.toy_env import ENV_ID
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("toys")]
 
+ENV_ID = "FadingChannel-v0"
 OVER = {"hparams.actor_lr": "log:1e-4..1e-1"}
 HALVING: dict[str, Any] = {**OPTIONS, "frames": 256, "schedule": "halving", "eta": 2}  # 4 chunks
 PBT: dict[str, Any] = {**OPTIONS, "frames": 256, "schedule": "pbt"}

@@ -2,9 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any, override
 
@@ -23,7 +22,6 @@ from algos.export import export_policy, import_policy
 from algos.loop import train
 from algos.run_config import RunConfig
 from algos.runs import RunFolder
-from mec_jax import registry
 from mec_jax.contracts import Column, Preset, Rulers, Solver, Traits
 from mec_jax.evaluation import evaluate
 from mec_jax.observations import Block, ObservationField, ObservationTable
@@ -46,15 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
 """Fields of each Config that make two chunks of two updates; MAHPPO is for one environment alone."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def toys() -> Iterator[None]:
-    """Both are registered on import, here and not while other files are collected, and forgotten afterwards."""
-    for name in ("toy_env", "toy_algorithm"):
-        import_module(f"tests.{name}")
-    yield
-    mec_jax.registered_envs.remove(ENV_ID)
-    del registry._entries[ENV_ID], algorithms._ALGORITHMS[LEARNER]
-    gymnax.registered_envs.remove(ENV_ID)
+pytestmark = pytest.mark.usefixtures("toys")
 
 
 def small_config(name: str) -> Any:
