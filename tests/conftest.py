@@ -44,7 +44,7 @@ def toys() -> Iterator[None]:
     collected, and forgotten afterwards.
     """
     import gymnax
-    from gymnax import registration
+    from gymnax.registration import _registry
 
     from algos import algorithms
     from mec_jax import registry
@@ -56,7 +56,7 @@ def toys() -> Iterator[None]:
     yield
     for ids in (registry.registered_envs, gymnax.registered_envs):
         ids.remove(environment)
-    for entries in (registry._entries, registration._registry):
+    for entries in (registry._entries, _registry):
         del entries[environment]
     del algorithms._ALGORITHMS[learner]
 
