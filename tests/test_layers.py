@@ -33,6 +33,7 @@ def total(table: tuple[Layer, ...], cost: str) -> int:
         ("resnet18", 11_689_512),
         ("mobilenet_v1", 4_231_976),
         ("mobilenet_v2", 3_504_872),
+        ("regnet_x_400mf", 5_495_976),
     ],
 )
 def test_parameters_are_as_many_as_the_published_models_have(network: str, parameters: int) -> None:
@@ -178,7 +179,7 @@ def test_layers_fit_together_at_any_size(
     shape: tuple[int, ...] = table[0].input_shape
     block_input = shape
     for each in table:
-        if ".downsample.0" in each.name:
+        if each.name.endswith((".downsample.0", ".proj.0")):
             shape = block_input  # the shortcut starts where the block did
         assert math.prod(each.input_shape) == math.prod(shape), each.name
         shape = each.output_shape
@@ -190,7 +191,7 @@ def test_layers_fit_together_at_any_size(
         )
 
 
-@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2", "coknight_resnet"])
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2", "regnet_x_400mf", "coknight_resnet"])
 def test_both_branches_of_a_residual_block_end_in_one_shape(network: str) -> None:
     table = layer_table(network)
     block_input: tuple[int, ...] = ()

@@ -9,7 +9,7 @@ Layers carry the names that torchvision gives to its modules and, in residual bl
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -51,7 +51,10 @@ class Layer:
 
 
 def layer_table(
-    network: str, image: tuple[int, int, int] = (3, 224, 224), num_classes: int = 1000
+    network: str,
+    image: tuple[int, int, int] = (3, 224, 224),
+    num_classes: int = 1000,
+    widths: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Layer, ...]:
     """The layers of a network in the order in which they run.
 
@@ -67,15 +70,19 @@ def layer_table(
         flattening, softmax      nothing, and no layer either
 
     Args:
-        network: One of `NETWORKS`. "alexnet", "vgg11", "vgg16", "resnet18" and "mobilenet_v2" are torchvision's,
+        network: One of `NETWORKS`. "alexnet", "vgg11", "vgg16", "resnet18", "mobilenet_v2" and "regnet_x_400mf" are
+            torchvision's,
             "mobilenet_v1" is Table 1 of Howard et al. 2017. "coknight_resnet" is the one for 4x84x84 Atari frames in
             the code of Dai et al. 2022 (github.com/daihao42/coknight), with two blocks in each of its five stages; its
             policy is counted without the last reward, one more input, and its value head is left out.
         image: Channels, height and width of the input.
         num_classes: Outputs of the last layer.
+        widths: Channels that come out of layers, by name, where they are others: of a pruned network. Of a grouped
+            convolution each group keeps as many. Layers whose outputs are added need the same.
 
     Raises:
-        ValueError: No such network, sizes that are no whole numbers above 0, or an image too small for a kernel.
+        ValueError: No such network, sizes that are no whole numbers above 0, an image too small for a kernel, or widths
+            that do not fit.
     """
     if network not in NETWORKS:
         hint = did_you_mean(network, NETWORKS)
@@ -87,6 +94,8 @@ def layer_table(
     check_count("num_classes", num_classes)
 
     operations = tuple(_NETWORKS[network](num_classes))
+    if widths:
+        operations = _with_widths(operations, dict(widths))
     try:
         return tuple(_layers(operations, tuple(image)))
     except _TooSmall as error:
@@ -123,6 +132,36 @@ class _Residual:
 
 
 _Description = Iterable[_Operation | _Residual]
+
+
+def _with_widths(description: _Description, widths: dict[str, int]) -> tuple[_Operation | _Residual, ...]:
+    """Takes the widths that it has used out of `widths`; at the end none must be left."""
+
+    def narrowed(operation: _Operation) -> _Operation:
+        width = widths.pop(operation.name, None)
+        if width is None:
+            return operation
+        check_count(f"width of {operation.name}", width)
+        if operation.channels is None or width > operation.channels:
+            full = f"at most {operation.channels}" if operation.channels else "another one: its width is its input's"
+            raise ValueError(f"layer {operation.name!r} can't have {width} channels: give {full}")
+        if operation.group_width is None:
+            return replace(operation, channels=width)
+        kept, rest = divmod(width * operation.group_width, operation.channels)
+        if rest:
+            groups = operation.channels // operation.group_width
+            raise ValueError(f"layer {operation.name!r} has {groups} groups: {width} channels do not divide among them")
+        return replace(operation, channels=width, group_width=kept)
+
+    parts = tuple(
+        replace(part, body=tuple(map(narrowed, part.body)), shortcut=tuple(map(narrowed, part.shortcut)))
+        if isinstance(part, _Residual)
+        else narrowed(part)
+        for part in description
+    )
+    if widths:
+        raise ValueError(f"there is no layer {next(iter(widths))!r} whose width could be set")
+    return parts
 
 
 def _conv(
@@ -294,6 +333,24 @@ def _inverted_bottleneck(module: str, width: int, channels: int, stride: int, ex
     )
 
 
+def _regnet_x_400mf(num_classes: int) -> _Description:
+    yield from _conv_bn_relu("stem", 32, 3, stride=2)
+    for stage, (channels, depth) in enumerate(((32, 1), (64, 2), (160, 7), (400, 12)), start=1):
+        for block in range(depth):
+            name, stride = f"trunk_output.block{stage}.block{stage}-{block}", 2 if block == 0 else 1
+            *last, _ = _conv_bn_relu(f"{name}.f.c", channels, 1)
+            body = (
+                *_conv_bn_relu(f"{name}.f.a", channels, 1),
+                *_conv_bn_relu(f"{name}.f.b", channels, 3, stride, group_width=16),
+                *last,
+            )
+            *shortcut, _ = _conv_bn_relu(f"{name}.proj", channels, 1, stride) if block == 0 else (_RELU,)
+            yield _Residual(name, body, tuple(shortcut))
+            yield replace(_RELU, name=f"{name}.activation")
+    yield _avgpool("avgpool", 1)
+    yield _linear("fc", num_classes)
+
+
 _NETWORKS: MappingProxyType[str, Callable[[int], _Description]] = MappingProxyType(
     {
         "alexnet": _alexnet,
@@ -302,6 +359,7 @@ _NETWORKS: MappingProxyType[str, Callable[[int], _Description]] = MappingProxyTy
         "resnet18": _resnet18,
         "mobilenet_v1": _mobilenet_v1,
         "mobilenet_v2": _mobilenet_v2,
+        "regnet_x_400mf": _regnet_x_400mf,
         "coknight_resnet": _coknight_resnet,
     }
 )
@@ -323,7 +381,10 @@ def _layers(description: _Description, shape: Shape) -> Iterator[Layer]:
             body, shortcut = (tuple(_layers(branch, shape)) for branch in (part.body, part.shortcut))
             # The block's input, or what the shortcut made of it, goes on beside each of these.
             yield from (replace(layer, cut=False) for layer in body + shortcut)
+            beside = shortcut[-1].output_shape if shortcut else shape
             shape = body[-1].output_shape
+            if beside != shape:
+                raise ValueError(f"the outputs that meet at {part.name!r} have other widths: give them the same")
             part = _Operation(f"{part.name}.add", "add")
         layer = _layer(part, shape)
         yield layer
