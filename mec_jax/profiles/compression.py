@@ -1,4 +1,4 @@
-"""What can be decided when a network is pruned, cut and given a codec (Mu et al. 2024, section V), and what it then costs.
+"""What can be decided when a network is pruned, cut and given a codec (Mu et al. 2024, section V), and what it costs.
 
 A `Compressible` network has prunable units, each one or more layers whose filters leave together; cuts after its
 layers; and eight codec settings, of which a convolutional codec uses four (where a feature has height and width) and a
