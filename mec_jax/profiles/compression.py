@@ -29,6 +29,7 @@ __all__ = [
     "Unit",
     "compressible",
     "kept",
+    "sent_channels",
 ]
 
 FLOAT_BITS = 32
@@ -80,6 +81,11 @@ def kept(channels: int, groups: int, sparsity: float) -> int:
     """
     width = channels // groups
     return groups * max(1, math.ceil(round((1 - sparsity) * width, 6)))
+
+
+def sent_channels(channels: int, share: float) -> int:
+    """Channels, or features, that a codec makes of so many: the nearest whole number (halves to even), never none."""
+    return max(1, round(share * channels))
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ class Compressible:
         if not size:
             share, _, _, bits = codec[4:]
             stride = 1
-        sent = max(1, round(share * channels))
+        sent = sent_channels(channels, share)
         return int(sent * math.prod(-(-side // int(stride)) for side in size) * bits)
 
 

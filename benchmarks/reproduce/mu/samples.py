@@ -1,0 +1,147 @@
+"""Accuracies of networks that were really pruned, cut, given a codec and trained again: what predictors are fitted to.
+
+    python -m benchmarks.reproduce.mu.samples alexnet            # 300 networks, some 20 s each on two cores
+    python -m benchmarks.reproduce.mu.samples regnet_x_400mf     # 150
+
+Each network is a line for a channel without errors and one for a channel with noise. A run that was stopped goes on
+where it was; networks are drawn by their number, so that any number of runs make the same table.
+"""
+
+import csv
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.harness.machine import commit, machine
+from benchmarks.harness.results import RESULTS
+from benchmarks.reproduce.mu.networks import trained
+from mec_jax.files import write_text
+from mec_jax.profiles.compression import MAX_SPARSITY, NO_CODEC, SETTINGS, Compressible, Setting, compressible
+from mec_jax.split.compress import Compressed, Recipe, compress
+from mec_jax.split.images import Images, Labelled, load_images
+from mec_jax.split.training import accuracy
+
+NUMBERS = {"alexnet": 300, "regnet_x_400mf": 150}
+RECIPES = {"alexnet": Recipe(rate=2e-4), "regnet_x_400mf": Recipe(rate=1e-3)}
+TESTED = 5000  # of the test images; the others are for what is chosen by a predictor
+NO_NOISE = 60.0  # dB: how a table says that all bits arrive
+
+
+class Drawn(NamedTuple):
+    """What is done to one network."""
+
+    sparsity: tuple[float, ...]
+    cut: int
+    codec: tuple[float, ...]
+    snr: float  # dB
+
+
+def draw(space: Compressible, number: int) -> Drawn:
+    """The network of this number; the first is the network as it is, trained as long.
+
+    Sparsities and codecs are gentle in some networks and hard in others, as what keeps the accuracy is wanted most.
+    """
+    units, inner = len(space.units), space.cuts[1:-1]
+    if number == 0:
+        return Drawn((0.0,) * units, inner[0], NO_CODEC, NO_NOISE)
+    rng = np.random.default_rng([2024, number])
+    sparsity = rng.uniform(0, rng.uniform(0, MAX_SPARSITY), units) * (rng.random(units) > 0.1)
+    cut = int(rng.choice(inner))
+    codec = tuple(_setting(setting, rng) for setting in SETTINGS) if rng.random() > 0.15 else NO_CODEC
+    return Drawn(tuple(sparsity.round(4).tolist()), cut, _effective(space, cut, codec), round(rng.uniform(0, 50), 2))
+
+
+def _setting(setting: Setting, rng: np.random.Generator) -> float:
+    if setting.choices:
+        return float(rng.choice(setting.choices))
+    return round(float(np.exp(rng.uniform(np.log(setting.least), np.log(setting.most)))), 6)
+
+
+def _effective(space: Compressible, cut: int, codec: Sequence[float]) -> tuple[float, ...]:
+    """Settings that a feature has no use for, as if there were no codec."""
+    flat = len(space.layers[cut - 1].output_shape) == 1
+    return (*NO_CODEC[:4], *codec[4:]) if flat else (*codec[:4], *NO_CODEC[4:])
+
+
+def measured(base: nn.Module, space: Compressible, drawn: Drawn, images: Images, number: int) -> dict[float, float]:
+    """Accuracy by signal-to-noise ratio."""
+    recipe, part = RECIPES[space.network], Labelled(*(each[:TESTED] for each in images.test))
+    snr = None if drawn.snr == NO_NOISE else drawn.snr
+    found = compress(base, space, drawn.sparsity, drawn.cut, drawn.codec, images, recipe, number, snr)
+    accuracies = {NO_NOISE: accuracy(found, images, part)}
+    if snr is not None:
+        accuracies[snr] = noisy_accuracy(found, images, part, snr, number)
+    return accuracies
+
+
+def noisy_accuracy(found: Compressed, images: Images, part: Labelled, snr: float, seed: int) -> float:
+    """Accuracy over a channel with noise."""
+    assert found.codec is not None
+    found.codec.snr = snr
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        share = accuracy(found, images, part)
+    found.codec.snr = None
+    return share
+
+
+def columns(space: Compressible) -> list[str]:
+    units = [f"sparsity/{unit.name}" for unit in space.units]
+    settings = [setting.name for setting in SETTINGS]
+    return ["number", *units, "cut", *settings, "snr_db", "accuracy", "seconds", "base"]
+
+
+def table(network: str, data: str) -> Path:
+    return RESULTS / "mu" / f"samples_{network}_{data}.csv"
+
+
+def main(network: str, data: str, numbers: int) -> None:
+    torch.set_num_threads(2)
+    space, images, path = compressible(network), load_images(data), table(network, data)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    base, base_accuracy = trained(network, images)
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in base.state_dict().values())).hexdigest()[:12]
+    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    note(path.with_suffix(".json"), digest, base_accuracy, space, images)
+    done = {int(row["number"]) for row in rows}
+    for number in (number for number in range(numbers) if number not in done):
+        start, drawn = time.perf_counter(), draw(space, number)
+        accuracies = measured(base, space, drawn, images, number)
+        seconds = round(time.perf_counter() - start, 1)
+        fixed = [number, *drawn.sparsity, drawn.cut, *drawn.codec]
+        lines = [[*fixed, snr, share, seconds, digest] for snr, share in accuracies.items()]
+        is_new = not path.exists()
+        with path.open("a", newline="") as file:  # the lines of a network in one write
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows([columns(space), *lines] if is_new else lines)
+        print(number, accuracies, seconds, flush=True)
+
+
+def note(path: Path, digest: str, base_accuracy: float, space: Compressible, images: Images) -> None:
+    """Where the rows come from: one entry for each base network, as another machine trains another one."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    found[digest] = {
+        "network": f"{space.network} of torchvision, first convolution with stride 1",
+        "images": f"{images.name}, {images.train.images.shape[-1]} x {images.train.images.shape[-1]}",
+        "test_accuracy": base_accuracy,
+        "tested": TESTED,
+        "recipe": asdict(RECIPES[space.network]),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "commit": commit(),
+    }
+    write_text(path, json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    name = sys.argv[1]
+    main(name, "fashion-mnist", int(sys.argv[2]) if len(sys.argv) > 2 else NUMBERS[name])
