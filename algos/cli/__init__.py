@@ -1,4 +1,4 @@
-"""`mec-jax`: list, train, sweep, evaluate, export, render and profile from the command line, one file a command."""
+"""`mec-jax`: list, train, sweep, evaluate, export, render, profile, dataset: the command line, one file a command."""
 
 import io
 import logging
@@ -100,6 +100,7 @@ def _check_surroundings(arguments: Sequence[str]) -> None:
 
 def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
     from algos.cli import sweep, train
+    from algos.cli.dataset import Dataset
     from algos.cli.evaluate import Evaluate
     from algos.cli.export import Export
     from algos.cli.list import List
@@ -112,6 +113,7 @@ def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., Any]]:
         "export": Export,
         "render": Render,
         "profile": Profile,
+        "dataset": Dataset,
     }
     made = {"train": train.command, "sweep": sweep.command}
     for name, command in made.items():

@@ -4,7 +4,10 @@ All come as three channels of one size, so that one network fits all. Nothing is
 where it is to be had.
 """
 
-import gzip
+import dataclasses
+import errno
+import importlib.util
+import itertools
 import os
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,16 +20,35 @@ import numpy as np
 import torch
 import torchvision
 from torch.nn import functional
+from torchvision.transforms.v2.functional import pil_to_tensor, resize
 
-from mec_jax.files import check_count, did_you_mean, reason
+from mec_jax.files import check_count, did_you_mean, read_bytes, reason
 
-__all__ = ["DATASETS", "FASHION_MNIST", "Images", "Labelled", "how_to_get", "load_images"]
+__all__ = [
+    "DATASETS",
+    "FASHION_MNIST",
+    "MAX_SIDE",
+    "Images",
+    "Labelled",
+    "default_folder",
+    "how_to_get",
+    "is_there",
+    "load_images",
+]
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package `dataset-fashion-mnist` puts it."""
 
 TEST_SHARE = 5
-"""Of images that nobody has divided, one in so many is for testing."""
+"""Of images that nobody has divided, one in so many of each class is for testing."""
+
+MAX_SIDE = 1024
+"""Pixels of an image: all images are in memory at once."""
+
+_MAX_BYTES = 2**30  # of a file of images, packed or not
+_IDX_MAGIC = {3: 2051, 1: 2049}  # of idx files of bytes, by their number of axes
+_BACKGROUND = "BACKGROUND_Google"  # a folder of Caltech-101 that is none of its 101 classes
+_CIFAR10, _CALTECH101 = "cifar-10-batches-py", Path("caltech101", "101_ObjectCategories")
 
 
 class Labelled(NamedTuple):
@@ -51,38 +73,108 @@ class Images:
         """What a network is given, [image, 3, side, side] float32: the training images have mean 0 and variance 1."""
         return (images.float() / 255 - self.mean) / self.deviation
 
+    def fewer(self, count: int, seed: int = 0) -> "Images":
+        """The data set with so many of its training images, drawn by chance; its name says so.
+
+        Mean and deviation stay those of all: a network trained on all is given what it was trained on.
+
+        Raises:
+            ValueError: If it has not as many.
+        """
+        check_count("the number of training images", count, most=len(self.train.labels))
+        if count == len(self.train.labels):
+            return self
+        taken = torch.randperm(len(self.train.labels), generator=torch.Generator().manual_seed(seed))[:count]
+        train = Labelled(*(each[taken] for each in self.train))
+        return dataclasses.replace(self, name=f"{self.name}-{count}", train=train)
+
 
 def load_images(name: str, side: int = 32, folder: Path | None = None) -> Images:
     """A data set, every image of `side` x `side`.
 
     Args:
         name: One of `DATASETS`, or "folder" for any folder of images, one subfolder a class; if it has the subfolders
-            "train" and "test", these are the two parts, else one image in five, by its path, is for testing.
+            "train" and "test", these are the two parts, else one image in five of each class, by its path, is for
+            testing.
         side: Pixels. Smaller images get a black margin, others are resized.
         folder: Where it is; by default where its package or torchvision would put it.
 
     Raises:
-        ValueError: If there is no such data set, it is not there, or it can't be read.
+        ValueError: If there is no such data set, it is not there, it can't be read, or its labels are none of classes.
     """
-    check_count("side", side)
-    if name not in _LOADERS:
-        raise ValueError(f"no data set {name!r}: {did_you_mean(name, DATASETS)}use one of {', '.join(DATASETS)}")
-    where = _DEFAULTS.get(name) if folder is None else folder
+    check_count("side", side, most=MAX_SIDE)
+    _check_name(name)
+    where = default_folder(name) if folder is None else folder
     try:
         train, test, classes = _LOADERS[name](where, side)
-    except (OSError, RuntimeError, EOFError, zlib.error, ImportError) as error:
+    except (OSError, RuntimeError, zlib.error, ImportError) as error:
         raise ValueError(f"can't read {name} in {str(where)!r} ({reason(error)}): {how_to_get(name)}") from None
     for part, labelled in (("train", train), ("test", test)):
         if not len(labelled.labels):
             raise ValueError(f"{name} in {str(where)!r} has no image to {part} on: {how_to_get(name)}")
-    numbers = train.images.double() / 255
-    mean, deviation = numbers.mean((0, 2, 3)), numbers.std((0, 2, 3)).clamp_min(1e-3)
-    return Images(name, train, test, classes, *(each.float()[:, None, None] for each in (mean, deviation)))
+        if (label := int(labelled.labels.max())) >= len(classes):
+            raise ValueError(
+                f"{name} in {str(where)!r} has the label {label} in its {part} part, and {len(classes)} classes: "
+                f"{how_to_get(name)}"
+            )
+    if len(classes) < 2:
+        raise ValueError(f"{name} in {str(where)!r} has one class, {classes[0]!r}: give a folder for each of several")
+    return Images(name, train, test, classes, *_moments(train.images))
+
+
+def default_folder(name: str) -> Path | None:
+    """Where a data set is looked for; None if it needs no folder.
+
+    Raises:
+        ValueError: If there is no such data set.
+    """
+    return _DEFAULTS.get(_check_name(name))
+
+
+def is_there(name: str, folder: Path | None = None) -> bool:
+    """Whether something like the data set is there. Only `load_images` knows whether it is whole.
+
+    Raises:
+        ValueError: If there is no such data set.
+    """
+    default = default_folder(name)
+    if default is None:
+        return importlib.util.find_spec("sklearn") is not None
+    where = default if folder is None else folder
+    parts: Mapping[str, tuple[str | Path, ...]] = {
+        "cifar10": (_CIFAR10,),
+        "caltech101": (_CALTECH101,),
+        "fashion-mnist": (_TRAIN, f"{_TRAIN}.gz"),
+    }
+    return any((where / part).exists() for part in parts.get(name, (".",)))
 
 
 def how_to_get(name: str) -> str:
-    """Where a data set is to be had, and how it must lie."""
-    return _HOW_TO_GET[name]
+    """Where a data set is to be had, and how it must lie.
+
+    Raises:
+        ValueError: If there is no such data set.
+    """
+    return _HOW_TO_GET[_check_name(name)]
+
+
+def _check_name(name: str) -> str:
+    if name not in DATASETS:
+        raise ValueError(f"no data set {name!r}: {did_you_mean(name, DATASETS)}use one of {', '.join(DATASETS)}")
+    return name
+
+
+def _moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel, [3, 1, 1], of 0..1.
+
+    By how often each of the 256 values occurs: as floats the images would take eight times their memory.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
+    shares = counts / counts.sum(1, keepdim=True)
+    mean = shares @ values
+    deviation = ((shares * (values - mean[:, None]) ** 2).sum(1)).sqrt().clamp_min(1e-3)
+    return mean.float()[:, None, None], deviation.float()[:, None, None]
 
 
 def _fitted(images: torch.Tensor, side: int) -> torch.Tensor:
@@ -90,7 +182,7 @@ def _fitted(images: torch.Tensor, side: int) -> torch.Tensor:
     height, width = images.shape[-2:]
     if max(height, width) > side:
         size = [max(1, round(side * length / max(height, width))) for length in (height, width)]
-        images = torchvision.transforms.v2.functional.resize(images, size, antialias=True)
+        images = resize(images, size, antialias=True)
         height, width = size
     above, left = (side - height) // 2, (side - width) // 2
     images = functional.pad(images, (left, side - width - left, above, side - height - above))
@@ -102,20 +194,35 @@ def _labelled(images: Any, labels: Any, side: int) -> Labelled:
     return Labelled(_fitted(found, side), torch.as_tensor(np.asarray(labels, np.int64)))
 
 
-def _fashion_mnist(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
-    def read(file: str, header: int) -> np.ndarray:
-        packed = folder / f"{file}.gz"
-        content = gzip.decompress(packed.read_bytes()) if packed.exists() else (folder / file).read_bytes()
-        return np.frombuffer(content, np.uint8, offset=header)
+_TRAIN = "train-images-idx3-ubyte"
 
-    def part(prefix: str, count: int) -> Labelled:
-        images, labels = read(f"{prefix}-images-idx3-ubyte", 16), read(f"{prefix}-labels-idx1-ubyte", 8)
-        if (images.size, labels.size) != (count * 784, count):
-            raise OSError(f"{prefix} does not hold {count} images of 28 x 28")
-        return _labelled(images.reshape(-1, 1, 28, 28).copy(), labels, side)
+
+def _fashion_mnist(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
+    def part(prefix: str) -> Labelled:
+        images, labels = _idx(folder, f"{prefix}-images-idx3-ubyte", 3), _idx(folder, f"{prefix}-labels-idx1-ubyte", 1)
+        if len(images) != len(labels):
+            raise OSError(f"{prefix} has {len(images)} images and {len(labels)} labels")
+        return _labelled(images[:, None].copy(), labels, side)
 
     classes = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
-    return part("train", 60_000), part("t10k", 10_000), classes
+    return part("train"), part("t10k"), classes
+
+
+def _idx(folder: Path, file: str, axes: int) -> np.ndarray:
+    """The bytes of an idx file, packed or not: a magic number and the length of each axis, 4 bytes each, go before."""
+    packed = folder / f"{file}.gz"
+    if packed.exists():
+        unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # a gzip file
+        content = unpack.decompress(read_bytes(packed, _MAX_BYTES), _MAX_BYTES)
+        if not unpack.eof:
+            raise OSError(f"{packed.name} ends early, or has more than {_MAX_BYTES} bytes")
+    else:
+        content = read_bytes(folder / file, _MAX_BYTES)
+    header = 4 * (1 + axes)
+    magic, *shape = np.frombuffer(content[: len(content[:header]) // 4 * 4], ">u4").tolist() or [0]
+    if magic != _IDX_MAGIC[axes] or len(shape) != axes or len(content) - header != int(np.prod(shape, dtype=object)):
+        raise OSError(f"{file} is no whole idx file of {axes} axes")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 def _cifar10(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
@@ -125,7 +232,7 @@ def _cifar10(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ..
 
 
 def _caltech101(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
-    return _divided(folder / "caltech101" / "101_ObjectCategories", side)
+    return _divided(folder / _CALTECH101, side, _BACKGROUND)
 
 
 def _folder(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
@@ -138,27 +245,49 @@ def _folder(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ...
     return _joined(train), _joined(test), classes
 
 
-def _divided(folder: Path, side: int) -> tuple[Labelled, Labelled, tuple[str, ...]]:
-    found, classes = _images_of(folder, side)
-    ordered = sorted(found, key=lambda each: zlib.crc32(each[0].encode()))  # the same on every machine
-    few = len(ordered) // TEST_SHARE
-    return _joined(ordered[few:]), _joined(ordered[:few]), classes
+def _divided(folder: Path, side: int, without: str = "") -> tuple[Labelled, Labelled, tuple[str, ...]]:
+    found, classes = _images_of(folder, side, without)
+    found.sort(key=lambda each: (each[2], zlib.crc32(each[0].encode())))  # the same on every machine
+    train: _Found = []
+    test: _Found = []
+    for _, group in itertools.groupby(found, key=lambda each: each[2]):
+        of_class = list(group)
+        few = len(of_class) // TEST_SHARE
+        test += of_class[:few]
+        train += of_class[few:]
+    return _joined(train), _joined(test), classes
 
 
 _Found = list[tuple[str, torch.Tensor, int]]
 
 
-def _images_of(folder: Path, side: int) -> tuple[_Found, tuple[str, ...]]:
+class _Folders(torchvision.datasets.ImageFolder):
+    """A folder of images for each class, without one that is none."""
+
+    def __init__(self, folder: Path, without: str) -> None:
+        self._without = without
+        super().__init__(folder)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        """Names of the classes, and their labels."""
+        found, _ = super().find_classes(directory)
+        classes = [name for name in found if name != self._without]
+        return classes, {name: label for label, name in enumerate(classes)}
+
+
+def _images_of(folder: Path, side: int, without: str = "") -> tuple[_Found, tuple[str, ...]]:
     """Path in the folder, image [1, 3, side, side] and class of each, and the names of the classes."""
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {str(folder)!r}")
     try:
-        listed = torchvision.datasets.ImageFolder(folder)
+        listed = _Folders(folder, without)
     except FileNotFoundError as error:
         raise ValueError(f"{str(folder)!r} has no images in a folder for each class ({reason(error)})") from None
     found = []
     for path, label in listed.samples:
         try:
-            image = torchvision.transforms.v2.functional.pil_to_tensor(listed.loader(path))
-        except OSError as error:
+            image = pil_to_tensor(listed.loader(path))
+        except Exception as error:  # whatever a damaged file makes of its reader, by its kind
             raise ValueError(f"{path!r} is no image ({reason(error)}): take it out of the folder") from None
         found.append((os.path.relpath(path, folder), _fitted(image[None], side), label))
     return found, tuple(listed.classes)

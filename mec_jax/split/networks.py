@@ -14,7 +14,7 @@ from mec_jax.files import did_you_mean
 
 __all__ = ["STEMS", "small_image_network"]
 
-STEMS = {"alexnet": "features.0", "regnet_x_400mf": "stem.0", "resnet18": "conv1"}
+STEMS = {"alexnet": "features.0", "mobilenet_v2": "features.0.0", "regnet_x_400mf": "stem.0", "resnet18": "conv1"}
 """First convolution of each network, whose stride becomes 1."""
 
 
