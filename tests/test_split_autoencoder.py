@@ -284,7 +284,7 @@ def test_features_are_the_same_kept_or_computed_anew(
 def test_the_cross_entropy_and_the_distance_count_as_their_settings_say(network: nn.Module, digits: Images) -> None:
     few = digits.fewer(300)
     base = CodecTraining(epochs=1, tuning_epochs=0)
-    settings = [base, replace(base, xi=0.0), replace(base, distance="mse"), replace(base, biased=True)]
+    settings = [base, replace(base, xi=0.0), replace(base, distance="norm"), replace(base, biased=True)]
     weights = [train_codec(network, "small", "1", few, 4, each, base_accuracy=0.5).codec for each in settings]
     distinct = {tuple(each.encoder.weight.detach().flatten().tolist()) for each in weights}
     assert len(distinct) == len(settings)
@@ -297,7 +297,7 @@ def test_the_cross_entropy_and_the_distance_count_as_their_settings_say(network:
         ("7", {}, "there is no layer '7' to cut after"),
         ("1", {"epochs": 0}, "epochs is 0"),
         ("1", {"rate": float("nan")}, "rate is nan: it must be a finite number"),
-        ("1", {"distance": "l3"}, "unknown distance 'l3': did you mean 'l2'?"),
+        ("1", {"distance": "nrm"}, "unknown distance 'nrm': did you mean 'norm'?"),
         ("1", {"bits": 20}, "bits is 20"),
     ],
 )

@@ -96,7 +96,7 @@ class JaladCost:
     bits: float  # sent of an image, mean
     bits_spread: float  # standard deviation over images
     entropy: float  # bit an element, of all codes of an image, mean: a code without blocks can't send less
-    zeros: float  # share of the commonest code, mean
+    commonest: float  # share of the commonest code, mean
     quantise_time: float  # s
     code_time: float  # s, of the entropy coder
     decode_time: float  # s, of both
@@ -164,7 +164,7 @@ def _measured(graph: CutGraph, inputs: torch.Tensor, cut: int | str, repeats: in
         bits=float(np.mean(sizes)),
         bits_spread=float(np.std(sizes)),
         entropy=float(np.mean(entropies)),
-        zeros=float(np.mean(commonest)),
+        commonest=float(np.mean(commonest)),
         quantise_time=float(np.median(quantising)),
         code_time=float(np.median(coding)),
         decode_time=float(np.median(decoding)),
