@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from functools import cache
+from itertools import zip_longest
 from typing import NamedTuple, override
 
 import jax
@@ -21,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
-from mec_jax.files import content_sha256
+from mec_jax.files import content_sha256, shown
 from mec_jax.observations import Block, ObservationField, ObservationTable, Quantity
 from mec_jax.parameters import parameter, within
 from mec_jax.physics.accuracy import NOISELESS, Predictor, anchored, input_names, inputs, predict, predictor
@@ -498,9 +499,10 @@ def _model(network: str, name: str, x64: bool) -> Predictor:
         regressor = load_regressor(name)
         expected = input_names(compressible(network))
         if regressor.inputs != expected:
+            off = next(pair for pair in zip_longest(regressor.inputs, expected) if pair[0] != pair[1])
             raise ValueError(
-                f"predictor {name!r} reads {', '.join(regressor.inputs)}: for {network} it must read "
-                f"{', '.join(expected)}"
+                f"predictor {name!r} does not fit {network}: of its inputs, {shown(off[0])} must be {shown(off[1])}, "
+                f"and there must be {len(expected)}"
             )
         return predictor(regressor)
 
