@@ -136,3 +136,6 @@ register("NeuronAllocation-Dynamic-v0", _NEURONS, conditions="dynamic")
 register("NeuronAllocation-Slots-v0", _NEURONS, conditions="slots")
 register("NeuronSharing-v0", "mec_jax.envs.neuron_sharing:NeuronSharing")
 register("PartitionGame-v0", "mec_jax.envs.partition_game:PartitionGame")
+_COMPRESSED = "mec_jax.envs.compressed_inference:CompressedInference"
+register("CompressedInference-v0", _COMPRESSED)
+register("CompressedInference-RegNet-v0", _COMPRESSED, network="regnet_x_400mf")

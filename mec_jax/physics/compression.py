@@ -41,6 +41,7 @@ __all__ = [
     "strategy_of",
     "total",
     "unit_cube_of",
+    "unpacked",
 ]
 
 CONV_SETTINGS = 4
@@ -211,6 +212,14 @@ def _counts(costs: CompressibleCosts, sparsity: Float[Array, " unit"]) -> tuple[
     return jnp.append(each, 1), jnp.append(each * costs.groups, 1)
 
 
+def _terms(
+    costs: CompressibleCosts, each: Float[Array, " unit"], all_groups: Float[Array, " unit"]
+) -> Float[Array, " term"]:
+    """What the coefficients of work are for: of each pair the product of channels, and the channels of each unit."""
+    comes, goes = costs.pair
+    return jnp.concatenate([each[comes] * all_groups[goes], all_groups])
+
+
 def flops(costs: CompressibleCosts, sparsity: Float[Array, " unit"]) -> Float[Array, " layer"]:
     """FLOP of each layer of the pruned network by Table I; exact in float64.
 
@@ -284,12 +293,35 @@ def latency(
         server_speed: FLOP/s, > 0.
     """
     each, all_groups = _counts(costs, strategy.sparsity)
-    comes, goes = costs.pair
-    terms = jnp.concatenate([each[comes] * all_groups[goes], all_groups])
+    terms = _terms(costs, each, all_groups)
     before, after = (jnp.sum(work[strategy.cut] * terms) for work in (costs.before, costs.after))
     bits = sent_bits(costs, strategy)
     times = cut_times(before, bits, after, device_speed, rate, server_speed)
     return times._replace(link=jnp.where(bits > 0, times.link, 0))  # nothing is sent in no time even at a rate of 0
+
+
+def unpacked(
+    costs: CompressibleCosts,
+    sparsity: Float[Array, " unit"],
+    device_speed: Number,
+    rate: Number,
+    server_speed: Number,
+) -> CutTimes[Array]:
+    """`latency` of every cut, [cut], without a codec: the work of all of them is one product of matrices.
+
+    Args:
+        costs: Of the network.
+        sparsity: Of each unit.
+        device_speed: FLOP/s, > 0.
+        rate: Uplink, bit/s, > 0.
+        server_speed: FLOP/s, > 0.
+    """
+    each, all_groups = _counts(costs, sparsity)
+    terms = _terms(costs, each, all_groups)
+    # In full: some accelerators would round FLOP to 11 binary places.
+    before, after = (jnp.matmul(work, terms, precision="highest") for work in (costs.before, costs.after))
+    bits = costs.channels * all_groups[costs.feature] * (jnp.prod(costs.sides, axis=-1) * FLOAT_BITS)
+    return cut_times(before, bits, after, device_speed, rate, server_speed)
 
 
 def total(times: CutTimes[Array]) -> Array:
