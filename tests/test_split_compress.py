@@ -1,6 +1,7 @@
 """Codecs that are trained with their network, and the networks that they make."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ SHORT = Recipe(rate=2e-4, finetune=1, joint=2, batch=8, start=64)
 @pytest.fixture(scope="module")
 def images() -> Images:
     whole = load_images("digits")
-    few = (Labelled(*(each[:128] for each in part)) for part in (whole.train, whole.test))
-    return Images(whole.name, *few, whole.classes, whole.mean, whole.deviation)
+    train, test = (Labelled(*(each[:128] for each in part)) for part in (whole.train, whole.test))
+    return replace(whole, train=train, test=test)
 
 
 @pytest.fixture(scope="module")
