@@ -172,12 +172,16 @@ def test_a_rate_of_nothing_stops_all_but_what_sends_nothing() -> None:
 
 @given(case=cases())
 def test_the_one_form_is_the_same_strategy_and_its_own(case: Case) -> None:
-    _, costs, strategy = case
+    network, costs, strategy = case
     form = jitted_canonical(costs, strategy)
     assert jitted_bits(costs, form) == jitted_bits(costs, strategy)
+    assert network.widths(numbers(form.sparsity)) == network.widths(numbers(strategy.sparsity))
     again = jitted_canonical(costs, form)
     assert all(np.array_equal(one, other) for one, other in zip(form, again, strict=True))
-    assert np.array_equal(form.sparsity, strategy.sparsity)
+    for unit, psi, before in zip(network.units, numbers(form.sparsity), numbers(strategy.sparsity), strict=True):
+        pruned = unit.channels - network.widths(numbers(form.sparsity))[unit.layers[0]]
+        assert psi == pytest.approx(pruned / unit.channels, rel=1e-6), "what is really pruned"
+        assert psi <= before + 1e-6, "no more than was wanted"
 
 
 @given(case=cases())

@@ -246,12 +246,16 @@ def sent_channels(costs: CompressibleCosts, strategy: Strategy) -> tuple[Float[A
 def canonical(costs: CompressibleCosts, strategy: Strategy) -> Strategy:
     """The same strategy in the one form that what is the same to the network has.
 
-    The cut is in range. Settings of the codec that does not apply are those of `NO_CODEC`: the linear one's where the
-    feature has height and width, the convolutional one's where it is flat, all where the input or nothing is sent, and
-    the width between two linear layers where there is one. A share is that of the channels which are really sent.
-    Sparsities stay as they are.
+    Sparsities and shares are those of the channels that are really pruned and sent. The cut is in range. Settings of
+    the codec that does not apply are those of `NO_CODEC`: the linear one's where the feature has height and width, the
+    convolutional one's where it is flat, all where the input or nothing is sent, and the width between two linear
+    layers where there is one.
     """
-    strategy = strategy._replace(cut=jnp.clip(strategy.cut, 0, costs.cuts.shape[0] - 1))
+    pruned = (costs.width - kept(costs.width, strategy.sparsity)) / costs.width
+    strategy = strategy._replace(
+        sparsity=pruned * (1 + 2.0**-21),  # a little more, so that rounding leaves no channel more
+        cut=jnp.clip(strategy.cut, 0, costs.cuts.shape[0] - 1),
+    )
     channels, sent = sent_channels(costs, strategy)
     linear = jnp.arange(len(SETTINGS)) >= CONV_SETTINGS
     applies = costs.packed[strategy.cut] & (linear == costs.flat[strategy.cut])
