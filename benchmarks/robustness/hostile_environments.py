@@ -31,7 +31,6 @@ from mec_jax.envs.offloading import MIN_POWER, MultiUEOffloading, OffloadAction
 from mec_jax.envs.partition_game import PartitionGame
 from mec_jax.parameters import Parameter
 from mec_jax.physics.partition_game import is_feasible, used
-from mec_jax.profiles.compression import MAX_SPARSITY
 from mec_jax.spaces import contains
 
 WARM_UP = 4
@@ -79,7 +78,7 @@ def _compression_laws(env: CompressedInference, params: Any, before: Any, out: A
     _, state, reward, _, _, info = out
     whole = sum(layer.flops for layer in env.network.layers)
     at_end = before.time + 1 == env.num_decisions
-    fits = jnp.all((state.sparsity >= 0) & (state.sparsity <= MAX_SPARSITY)) & (info["latency"] > 0)
+    fits = jnp.all((state.sparsity >= 0) & (state.sparsity < 1)) & (info["latency"] > 0)
     fits &= (info["device_flops"] >= 0) & (info["device_flops"] <= whole * (1 + 1e-5))  # a sum of some 50 terms
     # What breaks the budget pays for it.
     return fits & jnp.where(at_end, reward <= -jnp.log(info["latency"]), reward == 0)

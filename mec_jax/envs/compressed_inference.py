@@ -172,7 +172,7 @@ class CompressedInference(Problem[State, Params, CompressAction]):
 
     params_type = Params
     traits = Traits(discrete=True, continuous=True)
-    solver = "mec_jax.solvers.compression:SOLVER"
+    solver = "mec_jax.solvers.compression.rulers:SOLVER"
 
     def __init__(self, network: str = "alexnet", predictor: str | os.PathLike[str] = "anchored") -> None:
         self.network: Compressible = compressible(network)
