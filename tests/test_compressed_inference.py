@@ -156,7 +156,7 @@ def test_nothing_counts_but_what_a_step_asks_for(env: CompressedInference) -> No
             for name, mask in masks.items()
         }
         asked = (number < env.num_units) | (number == env.num_units + 1)
-        return CompressAction(jnp.where(asked, action.amount, 0.3), action.width, **kept)
+        return CompressAction(**kept, amount=jnp.where(asked, action.amount, 0.3), width=action.width)
 
     first = jax.vmap(lambda state: env.observe(KEY, state, None, params))(start)
     before = jnp.concatenate([first[:, None], observation[:, :-1]], 1)

@@ -20,6 +20,7 @@ from mec_jax.profiles import load_profile
 from mec_jax.profiles.partition_game import load_cut_table
 from mec_jax.split.graph import CutGraph
 from mec_jax.split.policy import TorchPolicy
+from mec_jax.testing.common import parts_of
 from tests.errors import error_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -171,18 +172,19 @@ def test_a_policy_is_not_imported_beside_a_profile_that_has_changed(folder: Path
 
 
 def test_environments_say_what_they_cut() -> None:
-    found = {env_id: mec_jax.make(env_id)[0].cuts for env_id in mec_jax.registered_envs}
-    assert {env_id: cuts and cuts.part for env_id, cuts in found.items()} == {
-        env_id: "cut" if "UE" in env_id else "split" if "Exit" in env_id else "action" if "Game" in env_id else None
-        for env_id in mec_jax.registered_envs
+    parts = {
+        **{"MultiUEOffloading": "cut", "MultiExitAllocation": "split", "PartitionGame": "action"},
+        "CompressedInference": "cut",
     }
-    for env_id in ("MultiUEOffloading-v0", "MultiExitAllocation-v0", "PartitionGame-v0"):
-        env, _ = mec_jax.make(env_id)
-        choices = {"cut": "num_points", "split": "num_layers", "action": "num_cuts"}[env.cuts.part]
-        (profile,) = env.cuts.profiles
-        assert len(profile.points) == getattr(env, choices) + (env.cuts.part != "cut")
-        assert profile.points[0] == "input" and profile.points[-1] == "local"
-    assert found["MultiUEOffloading-v0"].profiles[0].sha256 == content_sha256(RESNET18)
+    for env_id in mec_jax.registered_envs:
+        env, params = mec_jax.make(env_id)
+        part = parts.get(env_id.partition("-")[0])
+        assert (env.cuts and env.cuts.part) == part
+        for profile in env.cuts.profiles if part else ():
+            space: Any = parts_of(env.action_space(params))[str(part)]
+            assert len(profile.points) == space.n
+            assert profile.points[0] == "input" and profile.points[-1] == "local"
+    assert mec_jax.make("MultiUEOffloading-v0")[0].cuts.profiles[0].sha256 == content_sha256(RESNET18)
 
 
 def test_a_generated_table_has_the_digest_of_a_file_that_says_the_same(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import mec_jax
 from benchmarks.harness.campaign import CLIPPED, MAX_SECONDS, TAKEN, Fates, fate
 from benchmarks.robustness.stress import violations
 from mec_jax.contracts import Problem
+from mec_jax.envs.compressed_inference import CompressAction, CompressedInference
 from mec_jax.envs.multi_exit import AllocationAction, MultiExitAllocation
 from mec_jax.envs.neuron_allocation import NeuronAllocation
 from mec_jax.envs.neuron_sharing import NeuronSharing
@@ -73,12 +74,23 @@ def _game_laws(env: PartitionGame, params: Any, before: Any, out: Any) -> jax.Ar
     return is_feasible(game, cut, present) & jnp.all(ledger == used(game, cut, present))
 
 
+def _compression_laws(env: CompressedInference, params: Any, before: Any, out: Any) -> jax.Array:
+    _, state, reward, _, _, info = out
+    whole = sum(layer.flops for layer in env.network.layers)
+    at_end = before.time + 1 == env.num_decisions
+    fits = jnp.all((state.sparsity >= 0) & (state.sparsity < 1)) & (info["latency"] > 0)
+    fits &= (info["device_flops"] >= 0) & (info["device_flops"] <= whole * (1 + 1e-5))  # a sum of some 50 terms
+    # What breaks the budget pays for it.
+    return fits & jnp.where(at_end, reward <= -jnp.log(info["latency"]), reward == 0)
+
+
 LAWS: Mapping[type[Problem], Callable[[Any, Any, Any, Any], jax.Array]] = {
     MultiUEOffloading: _offloading_laws,
     MultiExitAllocation: _exit_laws,
     NeuronAllocation: _neuron_laws,
     NeuronSharing: _neuron_laws,
     PartitionGame: _game_laws,
+    CompressedInference: _compression_laws,
 }
 """What must be true of a step, of (environment, parameters, state before, what `step` returned)."""
 
@@ -202,6 +214,15 @@ def clipped_action(env: Any, params: Any, action: Any) -> PyTree:
         share = np.minimum(np.where(action.share > 0, action.share, 0), np.finfo(np.float32).max)
         parts = {"split": np.clip(action.split, 0, env.num_layers), "share": share}
         return AllocationAction(**parts)
+    if isinstance(action, CompressAction):
+        space = env.action_space(params)
+        parts = {
+            name: np.clip(np.where(np.isnan(x), np.float32(0), x), 0, 1)
+            if x.dtype.kind == "f"
+            else np.clip(x, 0, part.n - 1)
+            for name, part, x in zip(space.names, space.spaces, action, strict=True)
+        }
+        return CompressAction(**parts)
     return np.clip(action, 0, env.num_actions - 1)
 
 

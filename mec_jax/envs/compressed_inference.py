@@ -59,13 +59,13 @@ class CompressAction(NamedTuple):
     choices are refused if they are no whole numbers by their type.
     """
 
-    amount: Float[Array, ""]  # 0..1: sparsity / MAX_SPARSITY of a unit; log-scaled, the share of channels a codec sends
-    width: Float[Array, ""]  # 0..1: log-scaled, of the layer between, in a linear codec of two layers
     cut: Int[Array, ""]  # place in `Compressible.cuts`
     kernel: Int[Array, ""]  # of a convolutional codec: which of `CHOICES`, like the next ones
     stride: Int[Array, ""]  # of a convolutional codec
     layers: Int[Array, ""]  # of a linear codec
     bits: Int[Array, ""]  # of an element that is sent
+    amount: Float[Array, ""]  # 0..1: sparsity / MAX_SPARSITY of a unit; log-scaled, the share of channels a codec sends
+    width: Float[Array, ""]  # 0..1: log-scaled, of the layer between, in a linear codec of two layers
 
 
 class Situation(NamedTuple):
@@ -172,7 +172,7 @@ class CompressedInference(Problem[State, Params, CompressAction]):
 
     params_type = Params
     traits = Traits(discrete=True, continuous=True)
-    solver = "mec_jax.solvers.compression:SOLVER"
+    solver = "mec_jax.solvers.compression.rulers:SOLVER"
 
     def __init__(self, network: str = "alexnet", predictor: str | os.PathLike[str] = "anchored") -> None:
         self.network: Compressible = compressible(network)
@@ -202,7 +202,9 @@ class CompressedInference(Problem[State, Params, CompressAction]):
         units, cuts = self.num_units, self.num_cuts
         seconds, chosen = Transform(LOG10), Transform(LOG10, where="is_cut")
         fields = (
-            ObservationField("decision", "1", "1 at the decision that is due", units + 2, Transform(ONE_HOT)),
+            ObservationField(
+                "decision", "1", "1 at the decision that is due", units + 2, Transform(ONE_HOT, where="due")
+            ),
             ObservationField("pruning", "1", "1 if it is a unit's sparsity", 1, Transform(FLAG)),
             ObservationField(
                 "channels", "channels", "log10(the unit's / 64)", 1, Transform(LOG10, scale=64.0, where="pruning")
@@ -231,7 +233,9 @@ class CompressedInference(Problem[State, Params, CompressAction]):
                 for name, count in self._counts.items()
             ),
         )
-        return ObservationTable((Block(fields, beside=(Quantity("whole_work", "FLOP"), Quantity("is_cut", "1"))),))
+        # Whether a decision is due, and whether the cut is chosen.
+        beside = (Quantity("whole_work", "FLOP"), Quantity("due", "1"), Quantity("is_cut", "1"))
+        return ObservationTable((Block(fields, beside=beside),))
 
     @property
     def _counts(self) -> dict[str, int]:
@@ -305,16 +309,17 @@ class CompressedInference(Problem[State, Params, CompressAction]):
         network, situation, time = self.costs, state.situation, state.time
         dtype = params.server_speed.dtype
         channels, share, work = _unit_features(self.network)
-        due = jnp.minimum(time, self.num_units)  # of the last entry there is nothing to prune
+        unit = jnp.minimum(time, self.num_units)  # the last one is none
         times = self.times(situation, state.sparsity, params)
         computing = times.device + times.server
         is_cut = time > self.num_units
         allowed = {f"allowed_{name}": mask for name, mask in self._allowed(state, params).items()}
         return {
-            "decision": time,
+            "decision": jnp.minimum(time, self.num_decisions - 1),
+            "due": time < self.num_decisions,
             "pruning": time < self.num_units,
-            "channels": jnp.array(channels, dtype)[due],
-            "share": jnp.array(share, dtype)[due],
+            "channels": jnp.array(channels, dtype)[unit],
+            "share": jnp.array(share, dtype)[unit],
             "sparsity": state.sparsity,
             "work": times.device[-1] * situation.device_speed,  # the last cut leaves the server nothing
             "whole_work": jnp.array(work, dtype),
@@ -353,7 +358,7 @@ class CompressedInference(Problem[State, Params, CompressAction]):
     def action_space(self, params: Params) -> NamedTupleSpace:
         numbers = [spaces.Box(0.0, 1.0, (), params.server_speed.dtype) for _ in ("amount", "width")]
         choices = [spaces.Discrete(count) for count in self._counts.values()]
-        return NamedTupleSpace(CompressAction, (*numbers, *choices))
+        return NamedTupleSpace(CompressAction, (*choices, *numbers))
 
     # What comes of a strategy.
 
@@ -416,7 +421,7 @@ class CompressedInference(Problem[State, Params, CompressAction]):
         action = CompressAction(*action)
         amount, width = (within(jnp.asarray(x, float), 0.0, 1.0) for x in (action.amount, action.width))
         choices = {name: clipped_choice(getattr(action, name), count, name) for name, count in self._counts.items()}
-        return CompressAction(amount, width, **choices)
+        return CompressAction(**choices, amount=amount, width=width)
 
     def codec(self, action: CompressAction) -> Float[Array, " setting"]:
         """The settings that a `valid_action` stands for, of both codecs."""
