@@ -14,6 +14,10 @@ PROFILES = {"resnet18": "resnet18", "mobilenet_v2": "mobilenetv2"}
 """Networks that are measured, and the bundled profile that names the paper's cuts."""
 
 
+BUDGET = 0.02
+"""Accuracy that a codec may cost."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A trained codec."""
@@ -85,3 +89,11 @@ def write_rows(path: Path, rows: Iterable[Row] | Iterable[JaladRow]) -> None:
     writer.writeheader()
     writer.writerows(tables)
     write_result(path, text.getvalue())
+
+
+def best_rates(rows: Iterable[Row]) -> list[float]:
+    """Of rows of one cut, the largest rate within the budget for each seed; 0 where none is."""
+    by_seed: dict[int, float] = {}
+    for row in rows:
+        by_seed[row.seed] = max(by_seed.get(row.seed, 0), row.rate if row.loss <= BUDGET else 0)
+    return [rate for _, rate in sorted(by_seed.items())]

@@ -28,7 +28,7 @@ from torch import nn
 
 from benchmarks.harness.machine import described, machine
 from benchmarks.harness.results import command_line, write_result
-from benchmarks.learning.codec_tables import OUT, PROFILES, JaladRow, Row, read_rows, write_rows
+from benchmarks.learning.codec_tables import BUDGET, OUT, PROFILES, JaladRow, Row, best_rates, read_rows, write_rows
 from benchmarks.reproduce.mu.networks import trained
 from mec_jax.profiles import load_profile
 from mec_jax.split.autoencoder import FLOAT_BITS, save_codec
@@ -38,7 +38,6 @@ from mec_jax.split.images import DATASETS, Images, load_images
 from mec_jax.split.jalad import measure_jalad
 from mec_jax.split.networks import STEMS
 
-BUDGET = 0.02  # accuracy that a codec may cost
 START_RATE = 64  # where the search begins
 IMAGES = 2000  # to train a codec on; 30 epochs of them are some 470 of the paper's 1700 batches
 JALAD_IMAGES = 200  # whose features are coded
@@ -117,14 +116,6 @@ class Campaign:
 
 
 # The page
-
-
-def best_rates(rows: Iterable[Row]) -> list[float]:
-    """Of rows of one cut, the largest rate within the budget for each seed; 0 where none is."""
-    by_seed: dict[int, float] = {}
-    for row in rows:
-        by_seed[row.seed] = max(by_seed.get(row.seed, 0), row.rate if row.loss <= BUDGET else 0)
-    return [rate for _, rate in sorted(by_seed.items())]
 
 
 def grouped(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, list[Row]]]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -44,6 +45,11 @@ EPISODE_LIMIT = 200.0
 """s of simulated time after which an evaluated episode is cut off, 1 s a task: an early policy may need hours."""
 
 
+def bundled_content(name: str) -> dict[str, Any]:
+    """What the file of a bundled profile says."""
+    return json.loads((resources.files("mec_jax.profiles") / "data" / f"{name}.json").read_text())
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """JALAD's compression (8-bit quantisation, then entropy coding) where the authors' autoencoder was.
@@ -62,7 +68,7 @@ class Surrogate:
 
     def profile(self, name: str) -> dict[str, Any]:
         """The bundled profile `name` with this compression, in the format of a profile file."""
-        data = json.loads((resources.files("mec_jax.profiles") / "data" / f"{name}.json").read_text())
+        data = bundled_content(name)
         for cut in data["cuts"]:
             quantised = 8 * np.prod(cut["feature_shape"])  # bit
             coding = float(quantised) / self.coder_rate  # s
@@ -104,15 +110,10 @@ class Measured:
         Raises:
             NotMeasured: If not all cuts of the profile were.
         """
-        cuts = load_profile(name).points[1:-1]
-        rows = {
-            row.cut: row
-            for row in read_rows(JALAD_TABLE, JaladRow)
-            if (PROFILES.get(row.network), row.data_set, row.side) == (name, self.data_set, self.side)
-        }
-        if not set(cuts) <= rows.keys():
+        rows = jalad_rows(read_rows(JALAD_TABLE, JaladRow), name, self.data_set, self.side)
+        if not rows:
             raise NotMeasured(f"JALAD's sizes on {name}: python -m benchmarks.learning.codecs measures them")
-        return {cut: rows[cut] for cut in cuts}
+        return rows
 
     def profile(self, name: str) -> dict[str, Any]:
         """The bundled profile `name` with this compression, in the format of a profile file.
@@ -120,12 +121,11 @@ class Measured:
         Raises:
             NotMeasured: As `rows`.
         """
-        data = json.loads((resources.files("mec_jax.profiles") / "data" / f"{name}.json").read_text())
+        data = bundled_content(name)
         rows = self.rows(name)
         for cut in data["cuts"]:
             row = rows[cut["name"]]
-            elements = math.prod(cut["feature_shape"])
-            coding = self.slowdown * (row.quantise_s + row.code_s) * elements / row.elements  # s
+            coding = self.slowdown * coding_time(row, math.prod(cut["feature_shape"]))
             energy = cut["front_time_s"] * cut["front_power_w"] + coding * self.coder_power
             cut["front_time_s"] += coding
             cut["front_power_w"] = energy / cut["front_time_s"]
@@ -139,6 +139,20 @@ class Measured:
             f"{self.coder_power:g} W; added to the front"
         )
         return data
+
+
+def jalad_rows(rows: Iterable[JaladRow], name: str, data_set: str, side: int) -> dict[str, JaladRow]:
+    """Of the bundled profile `name`, in the order of its cuts; nothing if one is missing."""
+    found = {
+        row.cut: row for row in rows if (PROFILES.get(row.network), row.data_set, row.side) == (name, data_set, side)
+    }
+    cuts = load_profile(name).points[1:-1]
+    return {cut: found[cut] for cut in cuts} if set(cuts) <= found.keys() else {}
+
+
+def coding_time(row: JaladRow, elements: int) -> float:
+    """s of quantising and coding so many elements, if it takes as long an element as where it was measured."""
+    return (row.quantise_s + row.code_s) * elements / row.elements
 
 
 @dataclass(frozen=True)
@@ -342,14 +356,35 @@ class CoderSpeeds:
         points = []
         for rate in self.coder_rates:
             cuts = dataclasses.replace(self.scenario.jalad, coder_rate=rate).profile(self.scenario.profile)["cuts"]
-            local = load_profile(self.scenario.profile)
-            points.append(
-                {
-                    "front_time": [0.0, *(cut["front_time_s"] for cut in cuts), local.front_time[-1]],
-                    "front_power": [0.0, *(cut["front_power_w"] for cut in cuts), local.front_power[-1]],
-                }
-            )
+            points.append(_front(self.scenario.profile, cuts))
         return Rulers(self.name, self.scenario, tuple(points), "objective").run(folder)
+
+
+@dataclass(frozen=True)
+class CoderSlowdowns:
+    """The rulers, the best static one by P1, with JALAD as measured, at UEs that code more slowly."""
+
+    name: str
+    scenario: Scenario  # with `Measured`
+    slowdowns: tuple[float, ...]
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """As of `Rulers`, a point a slowdown."""
+        assert isinstance(self.scenario.jalad, Measured)
+        points = []
+        for slowdown in self.slowdowns:
+            cuts = dataclasses.replace(self.scenario.jalad, slowdown=slowdown).profile(self.scenario.profile)["cuts"]
+            points.append(_front(self.scenario.profile, cuts))
+        return Rulers(self.name, self.scenario, tuple(points), "objective").run(folder)
+
+
+def _front(profile: str, cuts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Fields of `Params` that take the front parts of other cuts than the bundled profile's."""
+    local = load_profile(profile)
+    return {
+        "front_time": [0.0, *(cut["front_time_s"] for cut in cuts), local.front_time[-1]],
+        "front_power": [0.0, *(cut["front_power_w"] for cut in cuts), local.front_power[-1]],
+    }
 
 
 @dataclass(frozen=True)
