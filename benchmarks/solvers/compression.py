@@ -65,7 +65,7 @@ def against_enumeration(number: int) -> list[str]:
     seconds, keys = np.asarray(optimum, float), jax.random.split(jax.random.key(0), number)
     joint = SPACES["Joint"]
     lines = [
-        f"Three layers, {number} scenarios, all {every.sparsity.shape[0]} prunings x {every.sparsity.shape[1]} cuts, "
+        f"Three layers, {number} scenarios, all {every.codec.shape[0]} prunings x {every.codec.shape[1]} cuts, "
         f"with their codecs; the optima have {len(np.unique(strategies.cut))} different cuts",
         "  latency / optimum                         median     worst   within 1 %",
     ]
