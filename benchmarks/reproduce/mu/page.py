@@ -7,9 +7,11 @@ What predicts accuracy is the declared law "anchored", and where networks were r
 (`python -m benchmarks.reproduce.mu.samples`) what is fitted to them. Results: OUT/README.md and pictures.
 """
 
+import json
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness.claims import Judged
 from benchmarks.harness.experiments import Results, measure_all
@@ -25,14 +27,20 @@ from benchmarks.harness.page import (
 )
 from benchmarks.harness.results import command_line
 from benchmarks.reproduce.mu.claims import CLAIMS, Data
-from benchmarks.reproduce.mu.experiments import BANDWIDTH, PREDICTORS, RESTARTS, plan
+from benchmarks.reproduce.mu.experiments import BANDWIDTH, NETWORKS, PREDICTORS, RESTARTS, plan
 from benchmarks.reproduce.mu.figures import at_each_cut, over_noise, over_rates
 
 
 def load(folder: Path) -> Data:
     """What the files in `folder/data` hold; the verdicts are with the predictor that was fitted, if there is one."""
     results = Results.load(folder)
-    return Data(results, _there(results)[-1])
+    return Data(results, _there(results)[-1], _tables(folder))
+
+
+def _tables(folder: Path) -> dict[str, Any]:
+    """Of regressors, by network, on whatever images they were measured."""
+    found = {name: sorted(folder.glob(f"regressors_{name}_*.json")) for name in NETWORKS}
+    return {name: json.loads(files[0].read_text()) for name, files in found.items() if files}
 
 
 def _there(results: Results) -> list[str]:
@@ -73,7 +81,7 @@ def body(data: Data, judged: Sequence[Judged], drawn: Collection[str]) -> Iterat
     yield from picture("rates", "Latency over the rate of the link", drawn)
     yield from picture("cuts", "Work and bits at each cut", drawn)
     yield from picture("noise", "Latency over the signal-to-noise ratio", drawn)
-    there = {name: Data(data.results, name) for name in _there(data.results)}
+    there = {name: Data(data.results, name, data.tables) for name in _there(data.results)}
     if len(there) > 1:
         yield from ("## With each predictor", "")
         yield from sensitivity_table(there, CLAIMS)

@@ -79,13 +79,18 @@ def _effective(space: Compressible, cut: int, codec: Sequence[float]) -> tuple[f
 
 def measured(base: nn.Module, space: Compressible, drawn: Drawn, images: Images, number: int) -> dict[float, float]:
     """Accuracy by signal-to-noise ratio."""
-    recipe, part = RECIPES[space.network], Labelled(*(each[:TESTED] for each in images.test))
+    recipe, part = RECIPES[space.network], tested(images)
     snr = None if drawn.snr == NO_NOISE else drawn.snr
     found = compress(base, space, drawn.sparsity, drawn.cut, drawn.codec, images, recipe, number, snr)
     accuracies = {NO_NOISE: accuracy(found, images, part)}
     if snr is not None:
         accuracies[snr] = noisy_accuracy(found, images, part, snr, number)
     return accuracies
+
+
+def tested(images: Images) -> Labelled:
+    """The images that every network of the table is tested on."""
+    return Labelled(*(each[:TESTED] for each in images.test))
 
 
 def noisy_accuracy(found: Compressed, images: Images, part: Labelled, snr: float, seed: int) -> float:
@@ -113,7 +118,8 @@ def main(network: str, data: str, numbers: int) -> None:
     torch.set_num_threads(2)
     space, images, path = compressible(network), load_images(data), table(network, data)
     path.parent.mkdir(parents=True, exist_ok=True)
-    base, base_accuracy = trained(network, images)
+    base, _ = trained(network, images)
+    base_accuracy = accuracy(base, images, tested(images))
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in base.state_dict().values())).hexdigest()[:12]
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
     note(path.with_suffix(".json"), digest, base_accuracy, space, images)

@@ -1,0 +1,82 @@
+"""What a predictor chooses, and what the paper quotes, really trained and tested.
+
+    python -m benchmarks.reproduce.mu.trained alexnet    # 50 optima and the four quoted points; some 25 minutes
+    python -m benchmarks.reproduce.mu.trained regnet_x_400mf
+
+An optimum is that of the joint search in one drawn scenario. Tests are on images that no predictor was fitted to: the
+second half of the test images. A run that was stopped goes on where it was.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+from benchmarks.harness.experiments import measure_all, rounded
+from benchmarks.harness.results import RESULTS
+from benchmarks.reproduce.mu.experiments import compared
+from benchmarks.reproduce.mu.networks import trained
+from benchmarks.reproduce.mu.quoted import OPTIMA, QUOTED
+from benchmarks.reproduce.mu.samples import RECIPES, TESTED
+from mec_jax.profiles.compression import NO_CODEC, compressible
+from mec_jax.solvers.latency import DEVICES
+from mec_jax.split.compress import compress
+from mec_jax.split.images import Labelled, load_images
+from mec_jax.split.training import accuracy
+
+AFTER_FC1 = 16  # layers of AlexNet up to fc1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Compressed networks, some of a predictor's optima or the quoted points, by their number."""
+
+    name: str
+    network: str
+    number: int  # of the scenario, or -1: the quoted points
+    predictor: str = "measured"
+    data: str = "fashion-mnist"
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """Returns: `accuracy` by what was done, that of the network as it was among them, and what was `predicted`."""
+        torch.set_num_threads(2)
+        images, space, recipe = load_images(self.data), compressible(self.network), RECIPES[self.network]
+        base, _ = trained(self.network, images)
+        part = Labelled(*(each[TESTED:] for each in images.test))
+        found: dict[str, Any] = {"accuracy": {"as it was": accuracy(base, images, part)}}
+        if self.number < 0:
+            for name, (_, pruned, share) in QUOTED.items():
+                sparsity = [pruned.get(unit.name, 0.0) for unit in space.units]
+                codec = list(NO_CODEC)
+                if share is not None:
+                    codec[4] = share
+                whole = compress(base, space, sparsity, AFTER_FC1, codec, images, recipe, seed=0)
+                found["accuracy"][name] = accuracy(whole, images, part)
+            return found
+        rng = np.random.default_rng([2025, self.number])
+        speeds = list(DEVICES.values())
+        scenario = {"device_speed": float(rng.choice(speeds)), "rate": float(10 ** rng.uniform(4, 8))}
+        costs, methods = compared(self.network, self.predictor, scenario)
+        one = jax.tree.map(lambda leaf: np.asarray(leaf)[0], methods["Joint"])
+        cut = int(costs.cuts[one.strategy.cut])
+        sparsity, codec = (
+            np.asarray(each, float).round(6).tolist() for each in (one.strategy.sparsity, one.strategy.codec)
+        )
+        whole = compress(base, space, sparsity, cut, codec, images, recipe, seed=self.number)
+        found["accuracy"]["compressed"] = accuracy(whole, images, part)
+        strategy = {"sparsity": sparsity, "cut": cut, "codec": codec}
+        return found | {"predicted": rounded(one.accuracy), "scenario": scenario, "strategy": strategy}
+
+
+def plan(network: str) -> list[Trained]:
+    short = network.partition("_")[0]
+    optima = [Trained(f"optimum_{short}_{number:02d}", network, number) for number in range(OPTIMA)]
+    return [*([Trained("quoted_points", network, -1)] if network == "alexnet" else []), *optima]
+
+
+if __name__ == "__main__":
+    measure_all(plan(sys.argv[1]), RESULTS / "mu", jobs=1)
