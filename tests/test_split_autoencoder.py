@@ -378,7 +378,7 @@ def autoencoder_digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
     ("change", "tensors", "said"),
     [
         ({"sent": 5}, {}, "field 'rate' is 16, which its channels and bits do not make"),
-        ({"sent": 5, "rate": 12.8}, {}, "its weights are not those of the codec that it names ("),
+        ({"sent": 5, "rate": 12.8}, {}, "its weights are not those of 5 of 16 channels"),
         ({"feature_shape": [16, 8]}, {}, "field 'feature_shape' must be a list of 3 numbers: C, H, W"),
         ({"bits": "8"}, {}, "field 'bits' must be a number, not '8'"),
         ({"bits": 32, "rate": 4.0}, {}, "bits is 32"),
@@ -386,6 +386,8 @@ def autoencoder_digest(text: str, tensors: Mapping[str, torch.Tensor]) -> str:
         ({"schema": 2}, {}, "field 'schema' is 2: this version reads 1"),
         ({"accuracy": 2}, {}, "an accuracy is above 1"),
         ({"acuracy": 1}, {}, "unknown field 'acuracy', did you mean 'accuracy'?"),
+        ({"sent": 10**9, "rate": 6.4e-8, "feature_shape": [16, 8, 8]}, {}, "its weights are not those of 1000000000"),
+        ({}, {"low": torch.zeros(3)}, "its weights are not those of 4 of 16 channels"),
         ({}, {"low": torch.tensor(float("nan"))}, "its weights or its range are not finite"),
         ({}, {"low": torch.tensor(1e9)}, "its weights or its range are not finite"),
     ],

@@ -193,6 +193,7 @@ def test_an_unknown_data_set_is_refused() -> None:
         assert "no data set 'fashion': did you mean 'fashion-mnist'?" in error_of(call, "fashion")
     assert "side is 0" in error_of(load_images, "digits", 0)
     assert "side is 100000" in error_of(load_images, "digits", 100_000)
+    assert "1438 images of 1024 x 1024 need 4.2 GiB, at most 4 are taken" in error_of(load_images, "digits", 1024)
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ VALID: Mapping[str, tuple[str, ...]] = {
     "model": ("nets.py:small",),
     "cut": ("useful", "all", "0", "1"),
     "device": ("cpu",),
+    "dataset": ("digits", "cifar10", "caltech101", "folder"),
     "preset": tuple(name for algorithm_name in algorithms() for name in algorithm(algorithm_name).presets),
 }
 OTHER: Mapping[str, tuple[str, ...]] = {
@@ -118,7 +119,9 @@ COMMANDS: Mapping[str, tuple[Option, ...]] = {
         *(Option("", ("model",)), Option("--cuts", ("cut",)), Option("--out", ("path",))),
         *(Option("--device", ("device",)), Option("--power", ("number",)), Option("--image", ("count",) * 3)),
         *(Option(name, ("count",)) for name in ("--repeats", "--warm-up", "--threads")),
+        Option("--codec", ("path",)),
     ),
+    "dataset": (Option("", ("dataset",)), Option("--folder", ("path",)), Option("--side", ("count",))),
 }
 
 
@@ -164,7 +167,7 @@ def arguments(rng: np.random.Generator, paths: tuple[str, ...]) -> list[str]:
         return values[int(rng.integers(len(values)))]
 
     hostile = pick((0.0, 0.1, 0.1, 0.5))
-    command = pick(("list", "train", "train", "train", "evaluate", "export", "render", "profile", "profile"))
+    command = pick(("list", "train", "train", "train", "evaluate", "export", "render", "profile", "profile", "dataset"))
     env = pick(VALID["env"])
     valid = {**VALID, "path": paths, "static": _arguments_of(env)}
 
@@ -206,7 +209,9 @@ def _check_run(run: RunConfig | None, path: Path) -> None:
     raise Reached("" if sound else f"would train {run}")
 
 
-def _check_measurement(graph: Any, example: Any, points: Any, repeats: int, warm_up: int, threads: int) -> None:
+def _check_measurement(
+    graph: Any, example: Any, points: Any, repeats: int, warm_up: int, threads: int, *_: Any
+) -> None:
     """Instead of measuring."""
     sound = 1 <= repeats <= 10**6 and 0 <= warm_up <= 10**6 and 1 <= threads <= 1024 and 1 <= example.numel() <= 2**28
     raise Reached("" if sound else f"would measure {repeats}, {warm_up}, {threads}, {tuple(example.shape)}")

@@ -92,7 +92,7 @@ class Autoencoder(nn.Module):
     @property
     def rate(self) -> float:
         """R of eq. 3, whole bytes left aside."""
-        return self.channels / self.sent * FLOAT_BITS / self.bits
+        return _rate(self.channels, self.sent, self.bits)
 
     def forward(self, feature: torch.Tensor) -> torch.Tensor:
         """The feature as the server gets it, [image, C, H, W]."""
@@ -157,6 +157,11 @@ class Autoencoder(nn.Module):
     def _step(self, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
         step = (high - low) / (2**self.bits - 1)
         return torch.where(step > 0, step, torch.ones_like(step))  # a range of one number
+
+
+def _rate(channels: int, sent: int, bits: int) -> float:
+    """Eq. 3."""
+    return channels / sent * FLOAT_BITS / bits
 
 
 def sent_channels(channels: int, rate: float, bits: int = 8) -> int:
@@ -322,12 +327,17 @@ def _read(content: bytes, library: Any) -> TrainedCodec:
     if _sha256(text, tensors) != digest:
         raise ValueError("it is damaged, as its digest is another: train or copy it again")
     about = _about(text)
-    codec = Autoencoder(about.feature_shape[0], about.sent, about.bits, about.biased)
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_NETWORK)}
-    try:
-        codec.load_state_dict(own)
-    except RuntimeError as error:
-        raise ValueError(f"its weights are not those of the codec that it names ({reason(error)})") from None
+    channels = about.feature_shape[0]
+    expected = {
+        **{"encoder.weight": (about.sent, channels, 1, 1), "encoder.bias": (about.sent,)},
+        **{"decoder.weight": (channels, about.sent, 1, 1), "decoder.bias": (channels,), "low": (), "high": ()},
+    }
+    # Before there are weights of its size.
+    if {name: tuple(tensor.shape) for name, tensor in own.items()} != expected:
+        raise ValueError(f"its weights are not those of {about.sent} of {channels} channels: train it again")
+    codec = Autoencoder(channels, about.sent, about.bits, about.biased)
+    codec.load_state_dict(own)
     if not all(torch.isfinite(tensor).all() for tensor in own.values()) or not codec.low <= codec.high:
         raise ValueError("its weights or its range are not finite: train it again")
     network = {name.removeprefix(_NETWORK): tensor for name, tensor in tensors.items() if name.startswith(_NETWORK)}
@@ -357,7 +367,7 @@ def _about(text: str) -> CodecAbout:
         accuracy_frozen=fields.number("accuracy_frozen"),
         accuracy=fields.number("accuracy"),
     )
-    if about.rate != Autoencoder(shape[0], about.sent, about.bits).rate:
+    if about.rate != _rate(shape[0], about.sent, about.bits):
         raise ValueError(f"field 'rate' is {about.rate:g}, which its channels and bits do not make")
     if max(about.accuracy_without, about.accuracy_frozen, about.accuracy) > 1:
         raise ValueError("an accuracy is above 1: it must be a share")

@@ -45,6 +45,9 @@ TEST_SHARE = 5
 MAX_SIDE = 1024
 """Pixels of an image: all images are in memory at once."""
 
+MAX_BYTES = 2**32
+"""Of all images of a data set in memory."""
+
 _MAX_BYTES = 2**30  # of a file of images, packed or not
 _IDX_MAGIC = {3: 2051, 1: 2049}  # of idx files of bytes, by their number of axes
 _BACKGROUND = "BACKGROUND_Google"  # a folder of Caltech-101 that is none of its 101 classes
@@ -189,8 +192,17 @@ def _fitted(images: torch.Tensor, side: int) -> torch.Tensor:
     return images.expand(-1, 3, -1, -1).contiguous()
 
 
+def _check_memory(count: int, side: int) -> None:
+    if (needed := 3 * side**2 * count) > MAX_BYTES:
+        raise ValueError(
+            f"{count} images of {side} x {side} need {needed / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:g} are taken: "
+            "give a smaller side, or fewer images"
+        )
+
+
 def _labelled(images: Any, labels: Any, side: int) -> Labelled:
     found = torch.as_tensor(np.asarray(images))
+    _check_memory(len(found), side)
     return Labelled(_fitted(found, side), torch.as_tensor(np.asarray(labels, np.int64)))
 
 
@@ -283,6 +295,7 @@ def _images_of(folder: Path, side: int, without: str = "") -> tuple[_Found, tupl
         listed = _Folders(folder, without)
     except FileNotFoundError as error:
         raise ValueError(f"{str(folder)!r} has no images in a folder for each class ({reason(error)})") from None
+    _check_memory(len(listed.samples), side)
     found = []
     for path, label in listed.samples:
         try:
