@@ -210,7 +210,7 @@ def _check_run(run: RunConfig | None, path: Path) -> None:
 
 
 def _check_measurement(
-    graph: Any, example: Any, points: Any, repeats: int, warm_up: int, threads: int, *_: Any
+    graph: Any, example: Any, points: Any, repeats: int, warm_up: int, threads: int, codecs: Any
 ) -> None:
     """Instead of measuring."""
     sound = 1 <= repeats <= 10**6 and 0 <= warm_up <= 10**6 and 1 <= threads <= 1024 and 1 <= example.numel() <= 2**28
