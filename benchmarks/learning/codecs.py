@@ -168,6 +168,10 @@ def page(rows: Sequence[Row], jalad: Sequence[JaladRow], about: Mapping[str, Any
     lines += [
         "![Rate against accuracy](rates.png)" if rows else "No codec is trained yet.",
         "",
+        "A profile of such codecs: `mec-jax profile nets.py:network --image 3 32 32 --codec FILE...` with the files",
+        "that the command leaves in `mec_jax/codecs` in the user's cache folder, and a file nets.py:",
+        *("", "    from mec_jax.split.networks import small_image_network"),
+        *("    def network():", '        return small_image_network("resnet18", 10, 0)', ""),
         "JALAD: 8-bit quantisation over the feature's own range, then Huffman codes (`mec_jax.split.jalad`), which",
         f"lose no more than the quantisation. Sizes are means over {JALAD_IMAGES} test images, each coded on its own,",
         "with its table and 64 bit of range; times are medians on one core. At 32 x 32 a feature of a late cut has few",

@@ -196,8 +196,8 @@ def _check_memory(count: int, side: int) -> None:
     if (needed := 3 * side**2 * count) > MAX_BYTES:
         size, most = needed / 2**30, MAX_BYTES / 2**30
         raise ValueError(
-            f"{count} images of {side} x {side} need {size:.1f} GiB, at most {most:g} are taken: give a smaller side, or "
-            "fewer images"
+            f"{count} images of {side} x {side} need {size:.1f} GiB, at most {most:g} are taken: give a smaller side, "
+            "or fewer images"
         )
 
 
