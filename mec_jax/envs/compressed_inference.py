@@ -173,6 +173,7 @@ class CompressedInference(Problem[State, Params, CompressAction]):
     params_type = Params
     traits = Traits(discrete=True, continuous=True)
     solver = "mec_jax.solvers.compression.rulers:SOLVER"
+    chart = "mec_jax.render.compressed_inference:CHART"
 
     def __init__(self, network: str = "alexnet", predictor: str | os.PathLike[str] = "anchored") -> None:
         self.network: Compressible = compressible(network)
