@@ -16,7 +16,7 @@ from mec_jax.solvers.compression.baselines import compare
 from mec_jax.solvers.compression.mqhoa import Config
 from mec_jax.solvers.compression.policies import baselines
 from mec_jax.solvers.compression.rulers import bound, problem_of
-from tests.test_compressed_inference import IDS, SUM, exact_latency, one, play
+from tests.test_compressed_inference import IDS, SUM, actions_of, exact_latency, one, play
 from tests.tolerance import ROUNDING
 
 EPISODES = 8
@@ -77,7 +77,7 @@ def test_what_a_search_finds_is_what_its_actions_earn(alexnet: CompressedInferen
         return found, alexnet.outcome(situation, found, params)
 
     strategies, outcome = searched(about, keys)
-    actions = jax.jit(jax.vmap(alexnet.actions_of))(strategies)
+    actions = actions_of(alexnet, strategies)
     _, (_, states, _, _, info) = play(alexnet, params, actions, resets)
     np.testing.assert_array_equal(states.cut[:, -1], strategies.cut)
     # A share goes through a logarithm and back, where it may come to be another number of channels: of 4096, one.
