@@ -12,13 +12,16 @@ from benchmarks.harness import experiments
 from benchmarks.harness.experiments import Results
 from benchmarks.harness.page import PLOTTED
 from benchmarks.harness.verdicts import Status, Verdict
+from benchmarks.learning import codec_tables
 from benchmarks.reproduce.mahppo import claims, page, theorem
 from benchmarks.reproduce.mahppo import experiments as runs
 from benchmarks.reproduce.mahppo import plan as plans
 from benchmarks.reproduce.mahppo.beyond_the_paper import LONGER_SIZES
 from benchmarks.reproduce.mahppo.experiments import (
+    CoderSlowdowns,
     CoderSpeeds,
     KnownPlans,
+    Measured,
     Policies,
     PresetRun,
     Rulers,
@@ -73,6 +76,29 @@ def test_surrogate_is_a_profile_with_larger_and_slower_features(tmp_path):
     np.testing.assert_allclose(np.subtract(jalad.front_time, bundled.front_time)[1], 64 * 56 * 56 * 8 / 20e6)
     energy = np.multiply(jalad.front_time, jalad.front_power) - np.multiply(bundled.front_time, bundled.front_power)
     np.testing.assert_allclose(energy[1:-1], np.subtract(jalad.front_time, bundled.front_time)[1:-1] * 1.0)
+
+
+def test_jalad_as_measured_is_a_profile_with_its_bits_and_times_an_element(tmp_path, monkeypatch):
+    made_up_codecs(tmp_path)
+    monkeypatch.setattr(runs, "JALAD_TABLE", tmp_path / "jalad.csv")
+    env, _ = Scenario(2, "resnet18", Measured(slowdown=4)).make(tmp_path)
+    jalad, bundled = env.profiles[0], load_profile("resnet18")
+    assert jalad == load_profile(tmp_path / "profiles" / "jalad_measured_4_resnet18.json")
+    elements = np.array([64 * 56**2, 128 * 28**2, 256 * 14**2, 512 * 7**2])
+    np.testing.assert_allclose(jalad.bits[1:-1], 32 * elements / np.arange(5, 9), rtol=1e-5)  # whole bits
+    slower = np.subtract(jalad.front_time, bundled.front_time)
+    np.testing.assert_allclose(slower[1:-1], 4 * 3e-4 * elements / 1000)
+    energy = np.multiply(jalad.front_time, jalad.front_power) - np.multiply(bundled.front_time, bundled.front_power)
+    np.testing.assert_allclose(energy[1:-1], slower[1:-1] * 1.0)
+    (tmp_path / "jalad.csv").unlink()
+    with pytest.raises(experiments.NotMeasured, match=r"benchmarks\.learning\.codecs measures them"):
+        Scenario(2, "resnet18", Measured()).make(tmp_path)
+
+
+def test_what_depends_on_the_slowdown_of_the_coder_is_undetermined(results):
+    rulers = results["coder_slowdown"]["rulers"]
+    rulers["Best static"]["objective"][-1] = rulers["Local"]["objective"][-1]
+    assert status(results, "M8e") == Status.UNDETERMINED
 
 
 def test_wrong_order():
@@ -136,7 +162,10 @@ def made_up(experiment):
         tables = {"final": final, "curves": curves}
         listed = {key: {name: value.tolist() for name, value in table.items()} for key, table in tables.items()}
         return {"frames": list(range(0, 1000 * CHUNKS, 1000)), "frames_per_s": None, **listed}
-    number = len(experiment.coder_rates if isinstance(experiment, CoderSpeeds) else experiment.points)
+    if isinstance(experiment, CoderSpeeds | CoderSlowdowns):
+        number = len(experiment.coder_rates if isinstance(experiment, CoderSpeeds) else experiment.slowdowns)
+    else:
+        number = len(experiment.points)
     local = {"latency": 0.0475, "task_latency": 0.045887, "energy": 0.0984, "episode_return": -1.83}
     local |= {"objective": 200 * (0.045887 + n * 0.47 * 0.0984)}
     ways = {"Local": 1.0, "Best static": 0.6}
@@ -145,6 +174,26 @@ def made_up(experiment):
         points = np.log10(1 + np.array([point["beta"] for point in experiment.points]))
         rulers["Best static"] |= {"latency": (0.02 + 0.01 * points).tolist(), "energy": (0.06 - 0.01 * points).tolist()}
     return {"rulers": rulers}
+
+
+def made_up_codecs(folder):
+    """Rates that fall towards the tail and exceed JALAD's, which rise; a coder that halves the speed of a UE."""
+    rates, jalad = [], []
+    for network, profile in codec_tables.PROFILES.items():
+        for place, cut in enumerate(load_profile(profile).points[1:-1]):
+            for seed in range(3):
+                for rate, lost in ((256 >> place, 0.01), (512 >> place, 0.05)):
+                    accuracy = (0.9, 0.8, 0.9 - lost)
+                    rates.append(
+                        codec_tables.Row(
+                            *(network, "fashion-mnist-2000", 32, cut, 64, 256 // rate, 8, rate, 30, 10, seed),
+                            *(*accuracy, 1.0),
+                        )
+                    )
+            sizes = (1000, 32_000 / (5 + place), 10.0, 3.0, 0.5)
+            jalad.append(codec_tables.JaladRow(network, "fashion-mnist", 32, cut, *sizes, 1e-4, 2e-4, 1e-4))
+    codec_tables.write_rows(folder / "rates.csv", rates)
+    codec_tables.write_rows(folder / "jalad.csv", jalad)
 
 
 def made_up_preset(n, frames, better=0.0):
@@ -170,6 +219,7 @@ def measured(tmp_path_factory):
         file = experiments.result_file(folder, experiment.name)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(content | made_up(experiment)))
+    made_up_codecs(folder.parent / "codecs")
     learning = folder.parent / "learning"
     learning.mkdir()
     for preset, sizes in (("reference", plans.PRESET_SIZES), ("fast", LONGER_SIZES)):
@@ -330,7 +380,44 @@ def mahppo_fails(results):
     return worse(results, ("mahppo",), latency=10, task_latency=10, energy=10, objective=10, episode_return=10)
 
 
+def other_codecs(results, table, **changes):
+    """Rows of the tables of codecs, those of the last cuts, with other numbers."""
+    for row in results["codecs"][table]:
+        if row["cut"] in ("layer4.0", "features.7"):
+            row.update(changes)
+    return results
+
+
+def nothing_compresses(results):
+    """Every codec loses too much."""
+    for row in results["codecs"]["rates"]:
+        row["accuracy"] = 0.5
+    return results
+
+
+def quick_coder(results):
+    """So quick that it takes no time at any slowdown."""
+    for row in results["codecs"]["jalad"]:
+        row.update(quantise_s=1e-12, code_s=1e-12)
+    return results
+
+
+def half_as_costly_static(results):
+    """Best static actions at half of Local's P1 whatever the coder, while Local stays as it is."""
+    rulers = results["coder_slowdown"]["rulers"]
+    rulers["Best static"]["objective"] = [0.5 * x for x in rulers["Local"]["objective"]]
+    return results
+
+
 MUST_FAIL = {
+    **{claim: lambda r: other_codecs(r, "rates", rate=512.0) for claim in ("4b", "13mb")},
+    **{claim: lambda r: other_codecs(r, "jalad", bits=32_000.0) for claim in ("4c", "13mc")},
+    **{claim: nothing_compresses for claim in ("4a", "13ma")},
+    "7a": quick_coder,
+    "M8d": lambda r: worse(r, ("measured",), objective=1e-3),
+    "M8e": half_as_costly_static,
+    "M11f": lambda r: worse(r, ("measured",), latency=1e-3, task_latency=1e-3, energy=1e-3),
+    "M11g": lambda r: worse(r, ("measured",), latency=0, energy=0),
     "8a": lambda r: rising_curves(r, ("mahppo", "jalad")),
     "8b": mahppo_fails,
     "8c": lambda r: r,  # Local's return is made up as the same whatever the frame

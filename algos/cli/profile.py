@@ -25,9 +25,12 @@ class Profile:
     model: Annotated[str, tyro.conf.Positional]
     """A network that torchvision knows, e.g. resnet18 (with random weights), or file.py:factory, a function there that
     returns an nn.Module."""
-    cuts: tuple[str, ...] = ("useful",)
+    cuts: tuple[str, ...] | None = None
     """Where to cut: names of layers or of modules that end there, e.g. maxpool layer2; `all`; or `useful`, where fewer
-    bits are sent than anywhere before."""
+    bits are sent than anywhere before, which is the default without codecs. With codecs it is their cuts alone."""
+    codec: tuple[Path, ...] = ()
+    """Files of trained codecs (.safetensors), each for a cut of this network at this image size: what they send is
+    what the profile says. At other cuts a feature is sent with 8 bits an element."""
     out: Path = Path("profile.json")
     """The profile to write. Beside it, in a .csv, comes all that was measured."""
     power: float = 5.0
@@ -48,6 +51,7 @@ class Profile:
         try:
             import torch
 
+            from mec_jax.split.autoencoder import codecs_for, load_codec
             from mec_jax.split.graph import CutGraph
             from mec_jax.split.profile import check_repeats, choose_cuts, load_module, measure, write_profile
         except ModuleNotFoundError as error:
@@ -69,11 +73,18 @@ class Profile:
             torch.rand(1, device=self.device).tolist()
         except Exception as error:  # an unknown device, one that is not there, or one that does not compute
             raise ValueError(f"--device {self.device} does not work ({reason(error)}): try cpu") from None
+        trained = [load_codec(path) for path in self.codec]
         example = torch.rand(1, *self.image, device=self.device)
         graph = CutGraph(load_module(self.model).to(self.device), example)
-        points = choose_cuts(graph, self.cuts)
+        codecs = codecs_for(graph, trained)
+        for each in trained:
+            each.codec.to(self.device)
+        own = [graph.points[index].name for index in sorted(codecs)]
+        points = choose_cuts(graph, self.cuts if self.cuts is not None else own or ("useful",))
+        if left := [graph.points[index].name for index in codecs if graph.points[index] not in points]:
+            raise ValueError(f"there is a codec for {left[0]!r}, which is not among the cuts: add it to --cuts")
         with console.status(f"measuring {len(points) + 1} points"):
-            measurement = measure(graph, example, points, self.repeats, self.warm_up, self.threads)
+            measurement = measure(graph, example, points, self.repeats, self.warm_up, self.threads, codecs)
         name = self.model.rpartition(":")[2]
         csv = write_profile(self.out, name, measurement, self.power)
 

@@ -1,7 +1,7 @@
 """Measures what a PyTorch network costs a UE, cut by cut, and writes a profile that the environments load.
 
-The UE computes the network up to the cut, the prefix, and packs the feature into 8 bits an element (`split.codec`). All
-is for one image on this machine.
+The UE computes the network up to the cut, the prefix, and encodes the feature: with a trained codec where there is one
+(`split.autoencoder`), elsewhere into 8 bits an element (`split.codec`). All is for one image on this machine.
 """
 
 import csv
@@ -13,7 +13,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mec_jax.files import check_count, check_file, did_you_mean, reason, write_text
+from mec_jax.split.autoencoder import FLOAT_BITS, CodecAbout, TrainedCodec
 from mec_jax.split.codec import BITS_PER_ELEMENT, HEADER_BITS, encode
 from mec_jax.split.graph import CutGraph, CutPoint
 
@@ -65,6 +66,7 @@ class Cost:
     bits: int  # to send; 0 at the last point
     flops: int  # of the prefix by torch's counter: 2 for a multiply-accumulate of convolutions and matrix products
     memory: int  # bytes: parameters and the largest sum of live activations, without the kernels' own workspace
+    codec: CodecAbout | None = None  # that encodes here; None: 8 bits an element
 
     @property
     def time(self) -> float:
@@ -157,6 +159,7 @@ def measure(
     repeats: int = 30,
     warm_up: int = 3,
     num_threads: int | None = None,
+    codecs: Mapping[int, TrainedCodec] | None = None,
 ) -> Measurement:
     """Costs of these cut points and of the whole network, which comes last.
 
@@ -169,6 +172,8 @@ def measure(
         repeats: Measurements of each point.
         warm_up: Runs before them that don't count.
         num_threads: Threads of PyTorch on the CPU; by default as many as it has now.
+        codecs: By the index of the cut point (`autoencoder.codecs_for`), on the same device; elsewhere 8 bits an
+            element are sent.
 
     Raises:
         ValueError: If a number is out of range, or a feature can't be encoded.
@@ -179,7 +184,7 @@ def measure(
         torch.set_num_threads(num_threads)
     try:
         with torch.inference_mode():
-            costs = _measure(graph, example, (*points, graph.points[-1]), repeats, warm_up)
+            costs = _measure(graph, example, (*points, graph.points[-1]), repeats, warm_up, codecs or {})
         return Measurement(graph.points[0], costs, repeats, _machine(example.device))
     finally:
         torch.set_num_threads(threads_before)
@@ -198,8 +203,15 @@ def check_repeats(repeats: int, warm_up: int, num_threads: int | None) -> None:
 
 
 def _measure(
-    graph: CutGraph, example: torch.Tensor, points: Sequence[CutPoint], repeats: int, warm_up: int
+    graph: CutGraph,
+    example: torch.Tensor,
+    points: Sequence[CutPoint],
+    repeats: int,
+    warm_up: int,
+    codecs: Mapping[int, TrainedCodec],
 ) -> tuple[Cost, ...]:
+    encoders = [codecs[point.index].codec.encode if point.index in codecs else encode for point in points]
+    bits = [_feature_bits(point) for point in points]
     prefixes = [graph.segment(0, point.index) for point in points]
     local = len(points) - 1
     prefix_times: list[list[float]] = [[] for _ in points]
@@ -210,7 +222,8 @@ def _measure(
             seconds, feature = _timed(prefix, image)
             encoder_seconds = 0.0
             if i != local:
-                encoder_seconds, _ = _timed(encode, feature)
+                encoder_seconds, sent = _timed(encoders[i], feature)
+                bits[i] = sent.bits
             if turn >= warm_up:
                 prefix_times[i].append(seconds)
                 encoder_times[i].append(encoder_seconds)
@@ -219,9 +232,10 @@ def _measure(
             point=point,
             prefix=Times.of(prefix_times[i]),
             encoder=Times.of(encoder_times[i]),
-            bits=0 if i == local else _feature_bits(point),
+            bits=0 if i == local else bits[i],
             flops=_flops(prefixes[i], example),
             memory=point.parameter_bytes + point.activation_bytes,
+            codec=codecs[point.index].about if point.index in codecs else None,
         )
         for i, point in enumerate(points)
     )
@@ -288,6 +302,10 @@ def _content(name: str, measurement: Measurement, power: float) -> dict[str, Any
     *cuts, local = measurement.costs
     image = measurement.image
     after = f"cut after {', '.join(cost.point.name for cost in cuts)}" if cuts else "not cut"
+    trained = {f"codec at {cost.point.name}": _codec(cost.codec) for cost in cuts if cost.codec is not None}
+    plain = f"formula: {BITS_PER_ELEMENT} bit (mec_jax.split.codec), and a header of {HEADER_BITS}"
+    if trained:
+        plain = f"measured: what a trained codec packs, as the rate of {FLOAT_BITS} bit; without one {plain}"
     return {
         "schema": 1,
         "name": name,
@@ -299,7 +317,8 @@ def _content(name: str, measurement: Measurement, power: float) -> dict[str, Any
                 "A cut's front is the prefix plus the encoder"
             ),
             "power": f"declared, not measured: {power:g} W",
-            "bits_per_element": f"formula: {BITS_PER_ELEMENT} bit (mec_jax.split.codec), and a header of {HEADER_BITS}",
+            "bits_per_element": plain,
+            **trained,
             "input_bits": f"formula: {image.elements} values of {INPUT_BITS_PER_ELEMENT} bits",
         },
         "input_bits": image.elements * INPUT_BITS_PER_ELEMENT,
@@ -307,8 +326,9 @@ def _content(name: str, measurement: Measurement, power: float) -> dict[str, Any
             {
                 "name": cost.point.name,
                 "feature_shape": _three_axes(cost.point.shape),
-                "bits_per_element": cost.bits / cost.point.elements,
-                "compression_rate": 1,
+                # As eq. 3 counts, and the profiles that come with the package.
+                "bits_per_element": FLOAT_BITS if cost.codec else cost.bits / cost.point.elements,
+                "compression_rate": FLOAT_BITS * cost.point.elements / cost.bits if cost.codec else 1,
                 "front_time_s": cost.time,
                 "front_power_w": power,
             }
@@ -316,6 +336,14 @@ def _content(name: str, measurement: Measurement, power: float) -> dict[str, Any
         ],
         "local": {"time_s": local.time, "power_w": power},
     }
+
+
+def _codec(about: CodecAbout) -> str:
+    sources = "; ".join(f"{what}: {where}" for what, where in about.source)
+    return (
+        f"{about.sent} of {about.feature_shape[0]} channels, {about.bits} bit, for {about.network}: accuracy "
+        f"{about.accuracy:.4f}, {about.accuracy_without:.4f} without it, on {about.data_set}. {sources}"
+    )
 
 
 def _table(measurement: Measurement, power: float) -> str:

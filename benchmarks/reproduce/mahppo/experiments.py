@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -16,8 +18,9 @@ import numpy as np
 import mec_jax
 from algos.mahppo import Config, HParams, make_policy, make_trainer
 from algos.run_config import as_arrays
-from benchmarks.harness.experiments import rounded
+from benchmarks.harness.experiments import NotMeasured, rounded
 from benchmarks.harness.results import write_result
+from benchmarks.learning.codec_tables import OUT, PROFILES, JaladRow, read_rows
 from benchmarks.learning.curves import Task, train
 from mec_jax.contracts import Episodes
 from mec_jax.envs.offloading import MultiUEOffloading, OffloadAction, Params
@@ -35,8 +38,16 @@ FINAL_ROUNDS = 4
 PRESET_EPISODES = 4
 """Of each evaluation of a preset's runs, as of those in `results/learning`."""
 
+JALAD_TABLE = OUT / "jalad.csv"
+"""What `benchmarks.learning.codecs` measures."""
+
 EPISODE_LIMIT = 200.0
 """s of simulated time after which an evaluated episode is cut off, 1 s a task: an early policy may need hours."""
+
+
+def bundled_content(name: str) -> dict[str, Any]:
+    """What the file of a bundled profile says."""
+    return json.loads((resources.files("mec_jax.profiles") / "data" / f"{name}.json").read_text())
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class Surrogate:
 
     def profile(self, name: str) -> dict[str, Any]:
         """The bundled profile `name` with this compression, in the format of a profile file."""
-        data = json.loads((resources.files("mec_jax.profiles") / "data" / f"{name}.json").read_text())
+        data = bundled_content(name)
         for cut in data["cuts"]:
             quantised = 8 * np.prod(cut["feature_shape"])  # bit
             coding = float(quantised) / self.coder_rate  # s
@@ -77,12 +88,80 @@ class Surrogate:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """JALAD as measured on real features (`mec_jax.split.jalad`), where the surrogate has numbers that are assumed.
+
+    Bits an element and the coder's speed are those of the same cut of a network trained on small images; the number of
+    elements, and the front before the coder, are those of the bundled profile. So the speed is that of the machine that
+    measured, and a UE's is a fraction of it, which the paper leaves open.
+    """
+
+    slowdown: float = 1.0
+    """Times as long as on the machine that measured. A Cortex-A57 of the Jetson Nano is several times slower than a
+    server's core: verdicts are to be given over a range."""
+    coder_power: float = 1.0
+    """W while coding. Assumed, as the surrogate's."""
+    data_set: str = "fashion-mnist"
+    side: int = 32
+
+    def rows(self, name: str) -> dict[str, JaladRow]:
+        """What was measured, by cut.
+
+        Raises:
+            NotMeasured: If not all cuts of the profile were.
+        """
+        rows = jalad_rows(read_rows(JALAD_TABLE, JaladRow), name, self.data_set, self.side)
+        if not rows:
+            raise NotMeasured(f"JALAD's sizes on {name}: python -m benchmarks.learning.codecs measures them")
+        return rows
+
+    def profile(self, name: str) -> dict[str, Any]:
+        """The bundled profile `name` with this compression, in the format of a profile file.
+
+        Raises:
+            NotMeasured: As `rows`.
+        """
+        data = bundled_content(name)
+        rows = self.rows(name)
+        for cut in data["cuts"]:
+            row = rows[cut["name"]]
+            coding = self.slowdown * coding_time(row, math.prod(cut["feature_shape"]))
+            energy = cut["front_time_s"] * cut["front_power_w"] + coding * self.coder_power
+            cut["front_time_s"] += coding
+            cut["front_power_w"] = energy / cut["front_time_s"]
+            cut["bits_per_element"], cut["compression_rate"] = 32, 32 * row.elements / row.bits
+        data["name"] = f"jalad_measured_{self.slowdown:g}_{name}"
+        data["description"] += "; JALAD as measured: 8-bit features, Huffman coded at the UE"
+        where = f"{self.data_set} at {self.side} x {self.side} (benchmarks/results/codecs/jalad.csv)"
+        data["source"]["compression_rate"] = f"measured: mean size of Huffman coded 8-bit features of {where}"
+        data["source"]["coding"] = (
+            f"measured: time an element on the machine named there, of {where}, times {self.slowdown:g}; assumed: "
+            f"{self.coder_power:g} W; added to the front"
+        )
+        return data
+
+
+def jalad_rows(rows: Iterable[JaladRow], name: str, data_set: str, side: int) -> dict[str, JaladRow]:
+    """Of the bundled profile `name`, in the order of its cuts; nothing if one is missing."""
+    found = {
+        row.cut: row for row in rows if (PROFILES.get(row.network), row.data_set, row.side) == (name, data_set, side)
+    }
+    cuts = load_profile(name).points[1:-1]
+    return {cut: found[cut] for cut in cuts} if set(cuts) <= found.keys() else {}
+
+
+def coding_time(row: JaladRow, elements: int) -> float:
+    """s of quantising and coding so many elements, if it takes as long an element as where it was measured."""
+    return (row.quantise_s + row.code_s) * elements / row.elements
+
+
+@dataclass(frozen=True)
 class Scenario:
     """An environment by its numbers."""
 
     num_ues: int = 5
     profile: str = "resnet18"
-    jalad: Surrogate | None = None
+    jalad: Surrogate | Measured | None = None
     params: dict[str, Any] = field(default_factory=dict)  # fields of `Params` that differ from the defaults
 
     def make(self, folder: Path) -> tuple[MultiUEOffloading, Params]:
@@ -273,18 +352,39 @@ class CoderSpeeds:
 
     def run(self, folder: Path) -> dict[str, Any]:
         """As of `Rulers`, a point a speed."""
-        assert self.scenario.jalad is not None
+        assert isinstance(self.scenario.jalad, Surrogate)
         points = []
         for rate in self.coder_rates:
             cuts = dataclasses.replace(self.scenario.jalad, coder_rate=rate).profile(self.scenario.profile)["cuts"]
-            local = load_profile(self.scenario.profile)
-            points.append(
-                {
-                    "front_time": [0.0, *(cut["front_time_s"] for cut in cuts), local.front_time[-1]],
-                    "front_power": [0.0, *(cut["front_power_w"] for cut in cuts), local.front_power[-1]],
-                }
-            )
+            points.append(_front(self.scenario.profile, cuts))
         return Rulers(self.name, self.scenario, tuple(points), "objective").run(folder)
+
+
+@dataclass(frozen=True)
+class CoderSlowdowns:
+    """The rulers, the best static one by P1, with JALAD as measured, at UEs that code more slowly."""
+
+    name: str
+    scenario: Scenario  # with `Measured`
+    slowdowns: tuple[float, ...]
+
+    def run(self, folder: Path) -> dict[str, Any]:
+        """As of `Rulers`, a point a slowdown."""
+        assert isinstance(self.scenario.jalad, Measured)
+        points = []
+        for slowdown in self.slowdowns:
+            cuts = dataclasses.replace(self.scenario.jalad, slowdown=slowdown).profile(self.scenario.profile)["cuts"]
+            points.append(_front(self.scenario.profile, cuts))
+        return Rulers(self.name, self.scenario, tuple(points), "objective").run(folder)
+
+
+def _front(profile: str, cuts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Fields of `Params` that take the front parts of other cuts than the bundled profile's."""
+    local = load_profile(profile)
+    return {
+        "front_time": [0.0, *(cut["front_time_s"] for cut in cuts), local.front_time[-1]],
+        "front_power": [0.0, *(cut["front_power_w"] for cut in cuts), local.front_power[-1]],
+    }
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.harness.experiments import Results
+from benchmarks.harness.experiments import NotMeasured, Results
 from benchmarks.learning.leaderboard import RECORDED
 from benchmarks.reproduce.mahppo.beyond_the_paper import AUTHORS, PRINTED, STATIC, UNIFORM
 from benchmarks.reproduce.mahppo.claims import JALAD, RULERS, TRAINED, known_costs
+from benchmarks.reproduce.mahppo.measured import NETWORKS, codec_rates, static_savings
 from benchmarks.reproduce.mahppo.plan import PRESET_SIZES
 from benchmarks.reproduce.mahppo.theorem import BETAS, GOOD, best_ones, frames_apart, pool, wrong_order
 
@@ -237,11 +238,35 @@ def presets(results: Results) -> Figure:
     return figure
 
 
+def measured(results: Results) -> Figure:
+    """Rates by cut, and what the best static action saves by how slowly UEs code."""
+    drawn, axes = _figure(3)
+    for axis, (profile, title) in zip(axes, NETWORKS.items(), strict=False):
+        try:
+            ours, jalad = codec_rates(results, profile)
+        except NotMeasured:
+            axis.set_title(f"{title}: not measured")
+            continue
+        for seed, rates in enumerate(np.array(list(ours.values())).T):
+            axis.plot(
+                range(len(ours)), rates, "o", color=MAHPPO_COLOR, alpha=0.5, label=None if seed else "autoencoder"
+            )
+        axis.plot(range(len(jalad)), list(jalad.values()), "s-", color=JALAD_COLOR, label="JALAD")
+        axis.set_xticks(range(len(jalad)), list(jalad), fontsize=8)
+        axis.set(title=title, ylabel="rate R", yscale="log")
+        axis.legend(fontsize=8)
+    slowdowns = results["coder_slowdown"]["experiment"]["slowdowns"]
+    axes[2].plot(slowdowns, 100 * static_savings(results), "o-", color=STATIC_COLOR)
+    axes[2].set(xlabel="UE's coder slower than measured by", ylabel="P1 saved against Local in %", xscale="log")
+    return drawn
+
+
 FIGURES: dict[str, Callable[[Results], Figure]] = {
     "fig8": fig8,
     "fig9": fig9,
     "fig10": fig10,
     "fig11": fig11,
+    "measured": measured,
     "fig12": fig12,
     "fig13": fig13,
     "theorem1": theorem1,

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from algos.mahppo import PRESETS, Config
 from benchmarks.harness.experiments import Experiment
 from benchmarks.reproduce.mahppo.experiments import (
+    CoderSlowdowns,
     CoderSpeeds,
     KnownPlans,
+    Measured,
     Policies,
     PresetRun,
     Rulers,
@@ -37,6 +39,8 @@ REUSES = (1, 2, 4, 8, 16, 20, 40, 80)  # passes over the memory; the paper: 5, 1
 MEMORIES = (512, 1024, 2048, 4096, 8192)  # frames of an update
 BETAS = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 CODER_RATES = (5e6, 10e6, 20e6, 50e6, 100e6, 200e6)  # bit/s
+
+SLOWDOWNS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of a UE's coder, against the machine that measured it
 
 LONG_FRAME = {"frame_time": 3.0, "max_steps_in_episode": 10}
 """JALAD's frames (section 6.3.1), and as many simulated seconds to a training episode as with short ones."""
@@ -72,9 +76,10 @@ def plan(frames: int, seeds: int, sizes: Iterable[int]) -> dict[str, list[Experi
             Training(f"mahppo_{profile}_n{n}", Scenario(n, profile), chunked(config, frames), hparams, seeds),
         ]
 
-    def jalad(profile: str, n: int) -> Experiment:
-        scenario = Scenario(n, profile, surrogate, LONG_FRAME)
-        return Training(f"jalad_{profile}_n{n}", scenario, chunked(long_config, frames / LONGER), hparams, seeds)
+    def jalad(profile: str, n: int, compression: Surrogate | Measured = surrogate) -> Experiment:
+        scenario = Scenario(n, profile, compression, LONG_FRAME)
+        name = f"{'jalad' if compression is surrogate else 'measured'}_{profile}_n{n}"
+        return Training(name, scenario, chunked(long_config, frames / LONGER), hparams, seeds)
 
     def tuning(name: str, points: tuple[dict[str, float], ...] = ({},), **changed: int) -> Experiment:
         changed_config = chunked(dataclasses.replace(config, **changed), frames * TUNING_SHARE)  # type: ignore[arg-type]
@@ -101,6 +106,14 @@ def plan(frames: int, seeds: int, sizes: Iterable[int]) -> dict[str, list[Experi
         ],
         "fig10": by_size,
         "fig11": [*by_size, *(jalad("resnet18", n) for n in sizes), known],
+        "measured": [
+            CoderSlowdowns("coder_slowdown", Scenario(5, "resnet18", Measured()), SLOWDOWNS),
+            *(
+                experiment
+                for n in sizes
+                for experiment in (trained("resnet18", n)[0], jalad("resnet18", n, Measured()))
+            ),
+        ],
         "fig12": [beta, Rulers("rulers_beta", Scenario(), betas)],
         "fig13": [
             *(experiment for profile, n in networks for experiment in (*trained(profile, n), jalad(profile, n))),

@@ -13,8 +13,8 @@ from mec_jax.split.images import Images
 from mec_jax.split.networks import small_image_network
 from mec_jax.split.training import accuracy, batches, fit
 
-EPOCHS = {"alexnet": 3, "regnet_x_400mf": 4, "resnet18": 3}
-RATE = {"alexnet": 3e-4, "regnet_x_400mf": 4e-3, "resnet18": 2e-3}
+EPOCHS = {"alexnet": 3, "mobilenet_v2": 4, "regnet_x_400mf": 4, "resnet18": 3}
+RATE = {"alexnet": 3e-4, "mobilenet_v2": 4e-3, "regnet_x_400mf": 4e-3, "resnet18": 2e-3}
 DECAY = 1e-2
 BATCH = 128
 SHIFT = 2  # pixels

@@ -31,7 +31,12 @@ from mec_jax.split.images import Images, Labelled, load_images
 from mec_jax.split.training import accuracy
 
 NUMBERS = {"alexnet": 300, "regnet_x_400mf": 150}
-RECIPES = {"alexnet": Recipe(rate=2e-4), "regnet_x_400mf": Recipe(rate=1e-3)}
+# At rates at which much is repaired, what was hardly damaged gets worse: unpruned, AlexNet goes from 89.0 % to 86.6 %
+# at 2e-4, to 88.0 % at 1e-4, and stays at 5e-5.
+RECIPES = {
+    "alexnet": Recipe(rate=5e-5, finetune=24, joint=12),
+    "regnet_x_400mf": Recipe(rate=5e-4, finetune=24, joint=12),
+}
 TESTED = 5000  # of the test images; the others are for what is chosen by a predictor
 NO_NOISE = 60.0  # dB: how a table says that all bits arrive
 

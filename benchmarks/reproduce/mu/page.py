@@ -1,0 +1,107 @@
+"""Judge what Mu et al. 2024 claim of pruning, cutting and packing a network together, and draw their figures.
+
+    python -m benchmarks.reproduce.mu           # half an hour on 2 cores
+    python -m benchmarks.reproduce.mu --page    # judge and draw what is measured
+
+What predicts accuracy is the declared law "anchored", and where networks were really compressed
+(`python -m benchmarks.reproduce.mu.samples`) what is fitted to them. Results: OUT/README.md and pictures.
+"""
+
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.harness.claims import Judged
+from benchmarks.harness.experiments import Results, measure_all
+from benchmarks.harness.machine import described
+from benchmarks.harness.page import (
+    Reproduction,
+    claim_table,
+    legend,
+    picture,
+    print_verdicts,
+    sensitivity_table,
+    write_page,
+)
+from benchmarks.harness.results import command_line
+from benchmarks.reproduce.mu.claims import CLAIMS, Data
+from benchmarks.reproduce.mu.experiments import BANDWIDTH, PREDICTORS, RESTARTS, plan
+from benchmarks.reproduce.mu.figures import at_each_cut, over_noise, over_rates
+
+
+def load(folder: Path) -> Data:
+    """What the files in `folder/data` hold; the verdicts are with the predictor that was fitted, if there is one."""
+    results = Results.load(folder)
+    return Data(results, _there(results)[-1])
+
+
+def _there(results: Results) -> list[str]:
+    return [name for name in PREDICTORS if name == PREDICTORS[0] or any(f"_{name}" in each for each in results)]
+
+
+def body(data: Data, judged: Sequence[Judged], drawn: Collection[str]) -> Iterator[str]:
+    """What is assumed, the claims, the pictures."""
+    yield (
+        "AlexNet and RegNetX-400MF of torchvision with 10 classes at 224 x 224 in 32 bit, devices, server and links of "
+        "Tables II and III, FLOP of Table I. What the paper leaves open:"
+    )
+    yield ""
+    yield (
+        "- The eight codec settings are ours: share of channels, kernel, stride and bits of a convolutional codec; "
+        "share of features, layers, width of the layer between and bits of a linear one "
+        "(`mec_jax.profiles.compression`)."
+    )
+    yield "- RegNet's sparsities: nine, of the stem and of the outside and the inside of each stage."
+    yield (
+        "- The paper's 300 samples of accuracy are not public. "
+        + (
+            'Here it is the declared law "anchored": monotone, through the four points that the paper quotes. It is no '
+            "measurement, and no claim about accuracy is judged by it."
+            if data.predictor == "anchored"
+            else "Here they are of networks that were really compressed, on Fashion-MNIST at 32 x 32 with stride 1 "
+            "in the first convolution, as CIFAR-10 is not at hand."
+        )
+    )
+    yield f"- The bandwidth of Fig. 11: {BANDWIDTH / 1e6:g} MHz. The cuts: those inside the network, as in Fig. 6."
+    yield (
+        f"- All methods that search do it by MQHOA, the best of {RESTARTS} runs; the joint search also starts from "
+        "what the others found."
+    )
+    yield ""
+    yield from claim_table(judged)
+    yield ""
+    yield from picture("rates", "Latency over the rate of the link", drawn)
+    yield from picture("cuts", "Work and bits at each cut", drawn)
+    yield from picture("noise", "Latency over the signal-to-noise ratio", drawn)
+    there = {name: Data(data.results, name) for name in _there(data.results)}
+    if len(there) > 1:
+        yield from ("## With each predictor", "")
+        yield from sensitivity_table(there, CLAIMS)
+        yield from ("", legend(), "")
+    machines = sorted({described(content["machine"]) for content in data.results.values()})
+    seconds = sum(content["wall_s"] for content in data.results.values())
+    if machines:
+        yield f"Machine: {'; '.join(machines)}. Time: {seconds:.0f} s in all, beside other jobs."
+
+
+REPRODUCTION = Reproduction(
+    name="mu",
+    title="Joint pruning, partition and feature compression, Mu et al. 2024",
+    paper='L. Mu et al., "A Fine-Grained End-to-End Latency Optimization Framework for Wireless Collaborative '
+    'Inference", IEEE Internet of Things Journal 11(4), 2024.',
+    about_verdicts="Verdicts are computed from the latencies below.",
+    load=load,
+    claims=CLAIMS,
+    figures={"rates": over_rates, "cuts": at_each_cut, "noise": over_noise},
+    body=body,
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, draw and judge."""
+    parser = command_line(REPRODUCTION.module, __doc__, REPRODUCTION.results)
+    parser.add_argument("--page", action="store_true", help="measure nothing: judge and draw what is there")
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    if not args.page:
+        measure_all(plan(), args.out, jobs=1)
+    print_verdicts(args.out, write_page(REPRODUCTION, args.out))
