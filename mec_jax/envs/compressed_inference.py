@@ -170,7 +170,7 @@ class CompressedInference(Problem[State, Params, CompressAction]):
     """
 
     params_type = Params
-    traits = Traits(discrete=True, continuous=True)
+    traits = Traits(discrete=True, continuous=True, at_end=True)
     solver = "mec_jax.solvers.compression.rulers:SOLVER"
     chart = "mec_jax.render.compressed_inference:CHART"
 
