@@ -77,6 +77,11 @@ PRESETS = {
         HParams(entropy=3e-3, gamma=0.9, gae_lambda=0.9),
         suits=lambda traits: traits.in_turn,
     ),
+    "plan": Preset(
+        Config(num_frames=2_000_000, num_envs=1024, rollout=9, minibatches=8, trunk=(128, 128), critic=(128, 128)),
+        HParams(actor_lr=1e-3, critic_lr=3e-3, entropy=3e-3, log_std=-0.5, gamma=1.0),
+        suits=lambda traits: traits.at_end,
+    ),
     "hybrid": Preset(
         Config(num_frames=900_000, trunk=(128, 64), critic=(256, 128, 64), activation="relu"),
         HParams(actor_lr=1e-3, critic_lr=3e-3, entropy=3e-3, gamma=0.95, gae_lambda=0.9),
@@ -90,8 +95,8 @@ PRESETS = {
     "fast": Preset(Config(), HParams(), suits=lambda traits: traits.discrete),
 }
 """The first that suits is the default: `bandit` for episodes of one frame, `markov` for conditions that change as they
-like and actions that matter for a few frames, `game` for devices that decide in turn, `hybrid` for choices and numbers
-at once, `continuous` for numbers, `fast` for choices.
+like and actions that matter for a few frames, `game` for devices that decide in turn, `plan` for episodes that earn
+all at their end, `hybrid` for choices and numbers at once, `continuous` for numbers, `fast` for choices.
 """
 
 

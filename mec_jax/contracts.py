@@ -57,6 +57,7 @@ class Traits:
     one_decision: bool = False  # an episode is one decision
     exogenous: bool = False  # what comes next depends on actions only by what it costs to change them
     in_turn: bool = False  # one of several players decides at each step
+    at_end: bool = False  # all that an episode earns comes with its last decision
     contended: bool = False  # several requesters meet on the same devices
     slots: Slots | None = None  # an action chooses one of them, and the observation ends with a row for each
 

@@ -1,6 +1,7 @@
 """`CompressedInference-v0` and `-RegNet-v0`: episodes against the integer laws, the constraint, masks and scenarios."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from mec_jax.physics.accuracy import inputs, predict
 from mec_jax.physics.compression import Strategy, canonical, latency, strategy_of, total, unpacked
 from mec_jax.profiles.compression import MAX_SPARSITY, NO_CODEC, SETTINGS, compressible
 from mec_jax.profiles.regressors import Regressor, write_regressor
+from mec_jax.solvers.compression.policies import actions_of as plan
 from tests.errors import error_of
 from tests.tolerance import ROUNDING, close
 
@@ -67,7 +69,7 @@ def random_strategies(env: CompressedInference, count: int = EPISODES, **cuts: i
 
 
 def actions_of(env: CompressedInference, strategies: Strategy) -> CompressAction:
-    return jax.jit(jax.vmap(env.actions_of))(strategies)
+    return jax.jit(jax.vmap(partial(plan, env)))(strategies)
 
 
 def exact_latency(env: CompressedInference, strategy: Strategy, situation: Situation, server: float) -> float:

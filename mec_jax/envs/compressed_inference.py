@@ -35,7 +35,6 @@ from mec_jax.physics.compression import (
     sent_bits,
     strategy_of,
     total,
-    unit_cube_of,
     unpacked,
 )
 from mec_jax.physics.partition import CutTimes
@@ -171,8 +170,9 @@ class CompressedInference(Problem[State, Params, CompressAction]):
     """
 
     params_type = Params
-    traits = Traits(discrete=True, continuous=True)
+    traits = Traits(discrete=True, continuous=True, at_end=True)
     solver = "mec_jax.solvers.compression.rulers:SOLVER"
+    chart = "mec_jax.render.compressed_inference:CHART"
 
     def __init__(self, network: str = "alexnet", predictor: str | os.PathLike[str] = "anchored") -> None:
         self.network: Compressible = compressible(network)
@@ -433,38 +433,6 @@ class CompressedInference(Problem[State, Params, CompressAction]):
         settings = [coordinate[setting.name.partition("_")[-1]] for setting in SETTINGS]
         point = jnp.concatenate([jnp.zeros(self.num_units + 1), jnp.stack(settings)])
         return strategy_of(self.costs, point).codec
-
-    def actions_of(self, strategy: Strategy) -> CompressAction:
-        """The actions, [decision] each, that decide on a strategy of this suite's space: its canonical form comes of
-        them but for rounding.
-        """
-        strategy = canonical(self.costs, strategy)
-        units, names = self.num_units, [setting.name for setting in SETTINGS]
-        point = unit_cube_of(self.costs, strategy)
-        packed = dict(zip(names, point[units + 1 :], strict=True))
-        flat = self.costs.flat[strategy.cut]
-        number = jnp.arange(self.num_decisions)
-
-        def at_last(value: Array, before: Array | int) -> Array:
-            return jnp.where(number == units + 1, value, before)
-
-        share, bits = (jnp.where(flat, packed[f"linear_{name}"], packed[f"conv_{name}"]) for name in ("share", "bits"))
-        chosen = {
-            "kernel": packed["conv_kernel"],
-            "stride": packed["conv_stride"],
-            "layers": packed["linear_layers"],
-            "bits": bits,
-        }
-        first = jnp.zeros(self.num_decisions, int)
-        return CompressAction(
-            amount=at_last(share, jnp.append(point[:units], jnp.zeros(2))),
-            width=at_last(packed["linear_width"], jnp.zeros(self.num_decisions)),
-            cut=jnp.where(number == units, strategy.cut, first).astype(jnp.int32),
-            **{
-                name: at_last(jnp.floor(place * len(CHOICES[name])), OFF[name]).astype(jnp.int32)
-                for name, place in chosen.items()
-            },
-        )
 
     def _allowed(self, state: State, params: Params) -> dict[str, Bool[Array, " choice"]]:
         """By part of the action, which choices are allowed at the decision that is due."""

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from mec_jax.contracts import Policy
-from mec_jax.envs.compressed_inference import OFF, CompressAction, CompressedInference, Params
+from mec_jax.envs.compressed_inference import CHOICES, OFF, CompressAction, CompressedInference, Params
+from mec_jax.physics.compression import Strategy, canonical, unit_cube_of
+from mec_jax.profiles.compression import SETTINGS
 from mec_jax.solvers.policies import for_env
 
-__all__ = ["baselines"]
+__all__ = ["actions_of", "baselines"]
 
 
 def random(env: CompressedInference, params: Params, observation: Array, key: Array) -> CompressAction:
@@ -50,6 +52,39 @@ def _untouched(env: CompressedInference, observation: Array, cut: Int[Array, ""]
     due, _ = env.situation(observation)
     share = jnp.where(due == env.num_decisions - 1, 1.0, 0.0)
     return CompressAction(cut=cut.astype(jnp.int32), **choices, amount=share, width=jnp.ones(()))
+
+
+def actions_of(env: CompressedInference, strategy: Strategy) -> CompressAction:
+    """The actions, [decision] each, that decide on a strategy of this suite's space: its canonical form comes of
+    them but for rounding.
+    """
+    strategy = canonical(env.costs, strategy)
+    units, names = env.num_units, [setting.name for setting in SETTINGS]
+    point = unit_cube_of(env.costs, strategy)
+    packed = dict(zip(names, point[units + 1 :], strict=True))
+    flat = env.costs.flat[strategy.cut]
+    number = jnp.arange(env.num_decisions)
+
+    def at_last(value: Array, before: Array | int) -> Array:
+        return jnp.where(number == units + 1, value, before)
+
+    share, bits = (jnp.where(flat, packed[f"linear_{name}"], packed[f"conv_{name}"]) for name in ("share", "bits"))
+    chosen = {
+        "kernel": packed["conv_kernel"],
+        "stride": packed["conv_stride"],
+        "layers": packed["linear_layers"],
+        "bits": bits,
+    }
+    first = jnp.zeros(env.num_decisions, int)
+    return CompressAction(
+        amount=at_last(share, jnp.append(point[:units], jnp.zeros(2))),
+        width=at_last(packed["linear_width"], jnp.zeros(env.num_decisions)),
+        cut=jnp.where(number == units, strategy.cut, first).astype(jnp.int32),
+        **{
+            name: at_last(jnp.floor(place * len(CHOICES[name])), OFF[name]).astype(jnp.int32)
+            for name, place in chosen.items()
+        },
+    )
 
 
 @cache
