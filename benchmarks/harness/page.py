@@ -12,8 +12,8 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from benchmarks.harness.claims import Claim, Judged, Origin, counted, judge_all
-from benchmarks.harness.experiments import NotMeasured, rounded
-from benchmarks.harness.results import RESULTS, write_result
+from benchmarks.harness.experiments import Experiment, NotMeasured, measure_all, rounded
+from benchmarks.harness.results import RESULTS, command_line, write_result
 from benchmarks.harness.verdicts import Status
 
 MARKS = {
@@ -98,6 +98,25 @@ def write_page(reproduction: Reproduction, folder: Path) -> list[Judged]:
     write_result(folder / PLOTTED, json.dumps({name: plotted(figure) for name, figure in page.figures.items()}) + "\n")
     write_result(folder / "README.md", page.text)
     return page.judged
+
+
+def measure_and_judge(
+    reproduction: Reproduction, doc: str | None, plan: Callable[[], Sequence[Experiment]], argv: Sequence[str] | None
+) -> None:
+    """The command of a reproduction that has no options but where its results go and whether it measures.
+
+    Args:
+        reproduction: Whose.
+        doc: Docstring of its module.
+        plan: What it measures.
+        argv: The command line, the process's if absent.
+    """
+    parser = command_line(reproduction.module, doc, reproduction.results)
+    parser.add_argument("--page", action="store_true", help="measure nothing: judge and draw what is there")
+    args = parser.parse_args(argv)
+    if not args.page:
+        measure_all(plan(), args.out, jobs=1)
+    print_verdicts(args.out, write_page(reproduction, args.out))
 
 
 def print_verdicts(folder: Path, judged: Iterable[Judged]) -> None:

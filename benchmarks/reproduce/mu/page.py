@@ -8,24 +8,21 @@ What predicts accuracy is the declared law "anchored", and where networks were r
 """
 
 import json
-import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness.claims import Judged
-from benchmarks.harness.experiments import Results, measure_all
+from benchmarks.harness.experiments import Results
 from benchmarks.harness.machine import described
 from benchmarks.harness.page import (
     Reproduction,
     claim_table,
     legend,
+    measure_and_judge,
     picture,
-    print_verdicts,
     sensitivity_table,
-    write_page,
 )
-from benchmarks.harness.results import command_line
 from benchmarks.reproduce.mu.claims import CLAIMS, Data
 from benchmarks.reproduce.mu.experiments import BANDWIDTH, NETWORKS, PREDICTORS, RESTARTS, plan
 from benchmarks.reproduce.mu.figures import at_each_cut, over_noise, over_rates
@@ -107,9 +104,4 @@ REPRODUCTION = Reproduction(
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, draw and judge."""
-    parser = command_line(REPRODUCTION.module, __doc__, REPRODUCTION.results)
-    parser.add_argument("--page", action="store_true", help="measure nothing: judge and draw what is there")
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    if not args.page:
-        measure_all(plan(), args.out, jobs=1)
-    print_verdicts(args.out, write_page(REPRODUCTION, args.out))
+    measure_and_judge(REPRODUCTION, __doc__, plan, argv)

@@ -9,7 +9,6 @@ methods with one number of what the paper leaves out changed at a time, with thr
 goes on where it was stopped. Results: OUT/README.md and curves.png.
 """
 
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +19,16 @@ from matplotlib.figure import Figure
 
 import mec_jax
 from benchmarks.harness.claims import Judged
-from benchmarks.harness.experiments import Results, measure_all, rounded
+from benchmarks.harness.experiments import Results, rounded
 from benchmarks.harness.machine import described
 from benchmarks.harness.page import (
     Reproduction,
     claim_table,
     legend,
+    measure_and_judge,
     picture,
-    print_verdicts,
     sensitivity_table,
-    write_page,
 )
-from benchmarks.harness.results import command_line
 from benchmarks.harness.verdicts import Status
 from benchmarks.reproduce.multi_exit.claims import CLAIMS, TABLE_BANDWIDTHS
 from benchmarks.reproduce.multi_exit.curves import (
@@ -406,9 +403,4 @@ REPRODUCTION = Reproduction(
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, draw and judge."""
-    parser = command_line(REPRODUCTION.module, __doc__, REPRODUCTION.results)
-    parser.add_argument("--page", action="store_true", help="measure nothing: judge and draw what is there")
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    if not args.page:
-        measure_all(plan(), args.out, jobs=1)
-    print_verdicts(args.out, write_page(REPRODUCTION, args.out))
+    measure_and_judge(REPRODUCTION, __doc__, plan, argv)
