@@ -37,7 +37,7 @@ from mec_jax.physics.accuracy import (
     predictor,
 )
 from mec_jax.physics.compression import Strategy, costs, strategy_of
-from mec_jax.profiles.compression import NO_CODEC, SETTINGS, Compressible, Unit, compressible
+from mec_jax.profiles.compression import NO_CODEC, SETTINGS, Compressible, Unit, compressible, kept
 from mec_jax.profiles.regressors import (
     Regressor,
     Tree,
@@ -200,10 +200,9 @@ def test_a_box_of_all_is_the_best_of_all_leaves() -> None:
 
 @pytest.mark.parametrize(("loss", "psi"), [(0.02, 0.74), (0.05, 0.89)])
 def test_pruning_conv2_costs_what_the_paper_says(loss: float, psi: float) -> None:
-    strategy = Strategy(jnp.zeros(7).at[1].set(psi), jnp.array(21), jnp.array(NO_CODEC))
-    found = predict(anchored(ALEXNET), inputs(COSTS, strategy, NOISELESS))
-    # What the logarithm and expm1 make of a number of 2 e is at most some 16 roundings off.
-    close(found, ANCHORED["alexnet"] - loss, 1, 16)
+    x = jnp.array([0.0] * 7 + [21.0, *NO_CODEC, NOISELESS]).at[1].set(psi)
+    # What the power makes of a number of 2 e is at most some 16 roundings off.
+    close(predict(anchored(ALEXNET), x), ANCHORED["alexnet"] - loss, 1, 16)
 
 
 @pytest.mark.parametrize(("loss", "share"), [(0.02, 0.065), (0.07, 0.002)])
@@ -270,7 +269,9 @@ def test_inputs_are_the_strategy_in_its_one_form() -> None:
     assert conv[CODEC] == [*codec[:4].tolist(), 1, 1, 1, 32] and conv[CUT] == 3 and conv[SNR] == 20
     assert flat[CODEC][:4] == list(NO_CODEC[:4]) and flat[SNR] == NOISELESS
     assert nothing[CODEC] == list(NO_CODEC) and nothing[SNR] == NOISELESS, "nothing is sent: there is no noise"
-    assert conv[:7] == psi.tolist()
+    for unit, share, wanted in zip(ALEXNET.units, conv[:7], psi.tolist(), strict=True):
+        pruned = unit.channels - kept(unit.channels, 1, wanted)
+        assert share == pytest.approx(pruned / unit.channels, rel=1e-6), "what is really pruned"
 
 
 # Files

@@ -271,11 +271,11 @@ def _loss(model: Anchored, inputs: Float[Array, " input"]) -> Float[Array, ""]:
     units = model.prune_scale.shape[0]
     conv_share, _, stride, conv_bits, linear_share, _, _, linear_bits = inputs[units + 1 : -1]
     left = 1 - jnp.clip(inputs[:units], 0, 1 - 1e-6)
-    pruning = jnp.sum(model.prune_scale * jnp.expm1(-model.prune_power * jnp.log(left)))
+    pruning = jnp.sum(model.prune_scale * (jnp.exp(-model.prune_power * jnp.log(left)) - 1))
     # In one form the codec that does not apply leaves all.
     share = conv_share * linear_share * (conv_bits / FLOAT_BITS) * (linear_bits / FLOAT_BITS) / stride**2
-    packing = model.pack_scale * jnp.expm1(-model.pack_power * jnp.log(share))
-    noise = model.noise * 10 ** (-NOISELESS / 20) * jnp.expm1((NOISELESS - inputs[-1]) * (np.log(10) / 20))
+    packing = model.pack_scale * (jnp.exp(-model.pack_power * jnp.log(share)) - 1)
+    noise = model.noise * 10 ** (-NOISELESS / 20) * (jnp.exp((NOISELESS - inputs[-1]) * (np.log(10) / 20)) - 1)
     return pruning + packing + noise
 
 
