@@ -78,8 +78,16 @@ PRESETS = {
         suits=lambda traits: traits.in_turn,
     ),
     "plan": Preset(
-        Config(num_frames=2_000_000, num_envs=1024, rollout=9, minibatches=8, trunk=(128, 128), critic=(128, 128)),
-        HParams(actor_lr=1e-3, critic_lr=3e-3, entropy=3e-3, log_std=-0.5, gamma=1.0),
+        Config(
+            num_frames=3_000_000,
+            num_envs=1024,
+            rollout=9,
+            minibatches=16,
+            trunk=(256, 128),
+            critic=(256, 128),
+            activation="relu",
+        ),
+        HParams(critic_lr=3e-3, entropy=2e-3, log_std=-0.5, gamma=1.0),
         suits=lambda traits: traits.at_end,
     ),
     "hybrid": Preset(

@@ -1,4 +1,4 @@
-"""`CompressedInference-v0` and `-RegNet-v0`: episodes against the integer laws, the constraint, masks and scenarios."""
+"""`CompressedInference`: episodes against the integer laws, the constraint, masks and scenarios."""
 
 import math
 from functools import partial
@@ -20,7 +20,7 @@ from mec_jax.solvers.compression.policies import actions_of as plan
 from tests.errors import error_of
 from tests.tolerance import ROUNDING, close
 
-IDS = ("CompressedInference-v0", "CompressedInference-RegNet-v0")
+IDS = ("CompressedInference-Anchored-v0", "CompressedInference-Anchored-RegNet-v0")
 KEY = jax.random.key(0)
 EPISODES = 64
 

@@ -46,8 +46,8 @@ def test_every_algorithm_is_covered() -> None:
         ("NeuronAllocation-Slots-v0", "fast", "crowd"),
         ("NeuronSharing-v0", "fast", "sharing"),
         ("PartitionGame-v0", "game", "fast"),
-        ("CompressedInference-v0", "plan", "fast"),
-        ("CompressedInference-RegNet-v0", "plan", "fast"),
+        ("CompressedInference-Anchored-v0", "plan", "fast"),
+        ("CompressedInference-Anchored-RegNet-v0", "plan", "fast"),
     ],
 )
 def test_the_default_preset_suits_the_environment(name: str, of_ppo: str, of_drl_es: str) -> None:

@@ -50,7 +50,7 @@ def test_each_id_is_another_environment_and_the_same_one_is_equal() -> None:
         ),
         ("NeuronSharing-v0", [{"num_requesters": 3}, {"num_pieces": 5}, {"num_devices": 4}]),
         ("PartitionGame-v0", [{"num_devices": 4}, {"num_devices": 4, "network": "vgg16"}]),
-        ("CompressedInference-v0", [{"network": "regnet_x_400mf"}]),
+        ("CompressedInference-Anchored-v0", [{"network": "regnet_x_400mf"}]),
     ],
 )
 def test_other_statics_make_another_environment(env_id: str, changes: list[dict[str, Any]]) -> None:

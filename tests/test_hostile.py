@@ -33,7 +33,7 @@ CLASSES = (
     "NeuronAllocation-v0",
     "NeuronSharing-v0",
     "PartitionGame-v0",
-    "CompressedInference-v0",
+    "CompressedInference-Anchored-v0",
 )
 
 # Parameters

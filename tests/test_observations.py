@@ -32,7 +32,7 @@ OTHER_SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
 
 ONE_OF_EACH_CLASS = (
     *("MultiUEOffloading-v0", "MultiExitAllocation-Markov-v0", "NeuronAllocation-Dynamic-v0", "NeuronSharing-v0"),
-    *("PartitionGame-v0", "CompressedInference-v0"),
+    *("PartitionGame-v0", "CompressedInference-Anchored-v0"),
 )
 
 

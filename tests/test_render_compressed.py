@@ -20,12 +20,12 @@ KEY = jax.random.key(5)
 
 @pytest.fixture(scope="module")
 def recording() -> Recording:
-    env, params = mec_jax.make("CompressedInference-v0")
+    env, params = mec_jax.make("CompressedInference-Anchored-v0")
     return record_episode(env, params, baselines(env)["Random"], params, KEY)
 
 
 def test_a_recording_is_the_episode_that_is_evaluated(recording: Recording) -> None:
-    env, params = mec_jax.make("CompressedInference-v0")
+    env, params = mec_jax.make("CompressedInference-Anchored-v0")
     played = play_episode(env, params, baselines(env)["Random"], params, KEY)
     assert find(env.chart) is CHART
     assert len(recording.reward) == played.frames == 9

@@ -22,7 +22,7 @@ EACH_KIND = (
     "NeuronAllocation-v0",
     "NeuronSharing-v0",
     "PartitionGame-v0",
-    "CompressedInference-v0",
+    "CompressedInference-Anchored-v0",
 )
 """Environments of all classes, of the suite and of gymnax: variants of one differ in numbers alone."""
 

@@ -61,7 +61,7 @@ TASKS = (
     Task("drl_es", "crowd", "NeuronAllocation-Slots-v0", {}, 10),
     Task("drl_es", "sharing", "NeuronSharing-v0", {}, 10),
     Task("ppo", "game", "PartitionGame-v0", {}, 10),
-    *(Task("ppo", "plan", f"CompressedInference{variant}-v0", {}, 10) for variant in ("", "-RegNet")),
+    *(Task("ppo", "plan", f"CompressedInference-Anchored{variant}-v0", {}, 10) for variant in ("", "-RegNet")),
     Task("ppo", "fast", "CartPole-v1", {}, 10),
     Task("ppo", "continuous", "Pendulum-v1", {}, 10),
 )

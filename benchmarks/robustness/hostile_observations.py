@@ -28,7 +28,7 @@ POLICIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("drl_es", "NeuronAllocation-v0", {"per_slot": True}),  # masks, and a network for each slot
     ("drl_es", "NeuronSharing-v0", {}),
     ("ppo", "PartitionGame-v0", {}),  # masks
-    ("ppo", "CompressedInference-v0", {}),  # masks of several choices, and numbers beside them
+    ("ppo", "CompressedInference-Anchored-v0", {}),  # masks of several choices, and numbers beside them
     ("ppo", "Pendulum-v1", {}),  # no rules for its observation
 )
 BATCHES: tuple[tuple[int, ...], ...] = ((), (), (), (1,), (3,), (2, 2), (0,))

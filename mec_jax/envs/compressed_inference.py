@@ -132,7 +132,7 @@ class Params(environment.EnvParams):
 
 
 class CompressedInference(Problem[State, Params, CompressAction]):
-    """`CompressedInference-v0` and `-RegNet-v0`: sparsities, cut and codec of one network, one after the other.
+    """`CompressedInference-Anchored-v0` and `-Anchored-RegNet-v0`: sparsities, cut and codec of one network, in turn.
 
     An episode draws the device's speed, the rate of its uplink and how much accuracy may be lost, and is one decision
     for each prunable unit, in order, then the cut, then the codec; it terminates after that. What a step does not ask

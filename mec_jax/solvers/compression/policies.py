@@ -1,4 +1,4 @@
-"""Baselines of `CompressedInference-v0` and `-RegNet-v0` that decide from what they see: those that search nothing."""
+"""Baselines of `CompressedInference` that decide from what they see: those that search nothing."""
 
 from collections.abc import Mapping
 from functools import cache

@@ -1,4 +1,4 @@
-"""What policies of `CompressedInference-v0` and `-RegNet-v0` are measured against: the paper's baselines, its optimizer
+"""What policies of `CompressedInference` are measured against: the paper's baselines, its optimizer
 run anew for each episode, and a bound.
 """
 
