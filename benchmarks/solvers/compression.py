@@ -74,7 +74,7 @@ def against_enumeration(number: int) -> list[str]:
         ratio = np.where(found.allowed, np.asarray(found.latency, float) / seconds, np.inf)
         near = int(np.sum(ratio <= NEAR))
         alone = "" if energies is None else f"{np.mean(np.asarray(energies) <= NEAR * seconds[:, None]):19.1%}"
-        lines.append(f"  {name:<38} {np.median(ratio):9.5f} {ratio.max():9.5f} {near:6d} of {number} {alone}")
+        lines.append(f"  {name:<38} {np.median(ratio):9.5f} {ratio.max():9.5f} {near:6d} of {number} {alone}".rstrip())
         if ratio.min() < 1 - EQUAL:
             raise SystemExit("\n".join([*lines, f"{name} is better than the optimum"]))
         if name.startswith("MQHOA, own") and near < number:
