@@ -310,7 +310,7 @@ def test_other_networks_and_predictors_are_other_environments(tmp_path: Path, al
     assert measured.accuracy(half, measured.default_params) == pytest.approx(0.9 - 7 * 0.005, abs=8 * ROUNDING)
     assert "'sparsity/conv1' must be 'sparsity/stem'" in error_of(mec_jax.make, IDS[1], predictor=path)
     assert "'anchred'" in error_of(mec_jax.make, IDS[0], predictor="anchred")
-    assert "no compressible network 'alexnt'" in error_of(mec_jax.make, IDS[0], network="alexnt")
+    assert "did you mean 'alexnet'" in error_of(mec_jax.make, IDS[0], network="alexnt")
 
 
 def test_a_batch_or_a_broken_choice_is_refused(alexnet: CompressedInference) -> None:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike
 
 from mec_jax.contracts import CutProfile, Cuts, Problem, Step, Traits
-from mec_jax.files import content_sha256, shown
+from mec_jax.files import check_choice, content_sha256, shown
 from mec_jax.observations import Block, ObservationField, ObservationTable, Quantity
 from mec_jax.parameters import parameter, within
 from mec_jax.physics.accuracy import NOISELESS, Predictor, anchored, input_names, inputs, predict, predictor
@@ -38,7 +38,7 @@ from mec_jax.physics.compression import (
     unpacked,
 )
 from mec_jax.physics.partition import CutTimes
-from mec_jax.profiles.compression import MAX_SPARSITY, NO_CODEC, SETTINGS, Compressible, compressible
+from mec_jax.profiles.compression import COMPRESSIBLE, MAX_SPARSITY, NO_CODEC, SETTINGS, Compressible, compressible
 from mec_jax.profiles.regressors import load_regressor
 from mec_jax.spaces import NamedTupleSpace, clipped_choice
 from mec_jax.transforms import FLAG, LOG10, LOG10_1P, ONE_HOT, Transform
@@ -175,6 +175,9 @@ class CompressedInference(Problem[State, Params, CompressAction]):
     chart = "mec_jax.render.compressed_inference:CHART"
 
     def __init__(self, network: str = "alexnet", predictor: str | os.PathLike[str] = "anchored") -> None:
+        check_choice("network", network, COMPRESSIBLE)
+        if not isinstance(predictor, str | os.PathLike):
+            raise ValueError(f"predictor is {shown(predictor)}: it must be a name or the path of a JSON file")
         self.network: Compressible = compressible(network)
         self.predictor = os.fspath(predictor)
         self.num_units = len(self.network.units)
