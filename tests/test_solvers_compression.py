@@ -1,5 +1,6 @@
 """Optimizers of compressed inference against enumeration, each other and the bound."""
 
+import re
 import sys
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.harness.results import RESULTS, ROOT
 from mec_jax.physics.accuracy import Predictor, anchored, input_names, inputs, predict, predictor
 from mec_jax.physics.compression import CompressibleCosts, costs, strategy_of
 from mec_jax.profiles.compression import NO_CODEC, SETTINGS, compressible
@@ -342,3 +344,28 @@ def test_a_greater_budget_is_never_worse() -> None:
     budgets = (0.0, 0.005, 0.02, 0.1)
     found = np.stack([bounds(relaxed(SMALL_COSTS, SMALL_MODEL, budget=budget), problems) for budget in budgets])
     assert (np.diff(found, axis=0) <= 0).all() and (found[0] > found[-1]).any()
+
+
+def test_the_readme_says_what_was_measured() -> None:
+    measured = (RESULTS / "compression.txt").read_text()
+    readme = (ROOT / "README.md").read_text()
+    table = readme[readme.index("| `CompressedInference-Anchored-v0`") :].partition("\n\n")[0]
+    told = {
+        name.split(" (")[0]: float(value)
+        for name, value in re.findall(r"^\| ([A-Z0-9][^|]*) \| ([\d.]+) \|$", table, re.M)
+    }
+    (alexnet,) = re.findall(r"^alexnet, anchored, 10000 scenarios\n(.*?)\n\n", measured, re.M | re.S)
+    medians = dict(re.findall(r"^  (\S.*?) +[\d.]+ +([\d.]+) +[\d.]+ +[\d.]+$", alexnet, re.M))
+    del medians["Joint"]
+    assert {name: float(value) for name, value in medians.items()} == pytest.approx(
+        {
+            name: value
+            for name, value in told.items()
+            if name not in ("MQHOA over all, searched anew for each", "Lower bound")
+        },
+        abs=0.05,  # one digit of what is large
+    )
+    (bound,) = re.findall(r"bound / joint search: median ([\d.]+)", alexnet)
+    assert told["Lower bound"] == float(bound)
+    (own,) = re.findall(r"MQHOA, own place, 256 restarts .* (100 of 100) +([\d.]+)%", measured)
+    assert f"{own[0]} scenarios, one run in {own[1]} %" in " ".join(readme.split())
