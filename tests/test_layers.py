@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from importlib import resources
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from mec_jax.profiles.layers import NETWORKS, Layer, layer_table
 
 ATARI = (4, 84, 84)
+SHORTCUT = re.compile(r"\.(downsample|proj)\.")
 
 
 def layer(name: str, table: tuple[Layer, ...]) -> Layer:
@@ -200,8 +202,8 @@ def test_both_branches_of_a_residual_block_end_in_one_shape(network: str) -> Non
             block_input = before.output_shape
         if each.kind == "add":
             block = [inner for inner in table if inner.name.startswith(each.name.removesuffix("add"))]
-            body = [inner for inner in block if not inner.cut and "downsample" not in inner.name]
-            shortcut = [inner.output_shape for inner in block if "downsample" in inner.name] or [block_input]
+            body = [inner for inner in block if not inner.cut and not SHORTCUT.search(inner.name)]
+            shortcut = [inner.output_shape for inner in block if SHORTCUT.search(inner.name)] or [block_input]
             assert body[-1].output_shape == shortcut[-1] == each.input_shape
 
 

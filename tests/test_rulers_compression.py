@@ -64,6 +64,7 @@ def test_the_random_policy_draws_every_choice_that_is_allowed_and_no_other(alexn
             assert set(np.unique(getattr(drawn, name))) == set(np.flatnonzero(mask)), (name, number, cut)
 
 
+@pytest.mark.full
 def test_what_a_search_finds_is_what_its_actions_earn(alexnet: CompressedInference) -> None:
     params = alexnet.params(budget_min=0.02, budget_max=0.02)
     keys = evaluation_keys(EPISODES)

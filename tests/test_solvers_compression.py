@@ -214,6 +214,7 @@ def test_a_run_is_never_worse_than_its_start() -> None:
     assert (runs.best.energy <= all_local(each).energy * (1 + EQUAL)).all()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_more_scales_find_better_places() -> None:
     each = problem(SMALL_COSTS, SMALL_MODEL, 1e7, 1e5, 1e10)
@@ -247,6 +248,7 @@ def test_as_printed_a_draw_must_beat_the_best_of_all_at_its_turn() -> None:
 # Other searches
 
 
+@pytest.mark.full
 def test_random_search_gets_nearer_with_more_samples(small: tuple[Problem, np.ndarray]) -> None:
     problems, seconds = small
     keys = jax.random.split(jax.random.key(0), 10)
@@ -289,6 +291,7 @@ def test_plain_baselines_are_those_of_the_cut_alone() -> None:
             assert found.strategy.cut == expected.cut and found.allowed
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_no_baseline_beats_the_joint_search_nor_anything_the_bound() -> None:
     problems = scenarios(100, 1, SMALL_COSTS, SMALL_MODEL, snr_db=10.0)

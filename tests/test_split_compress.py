@@ -1,6 +1,5 @@
 """Codecs that are trained with their network, and the networks that they make."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +49,7 @@ def test_without_a_codec_a_feature_arrives_as_it_is() -> None:
         assert torch.equal(codec(feature), feature) and not list(codec.parameters())
 
 
-@pytest.mark.parametrize(("kernel", "bits"), itertools.product((1, 3), (4, 8)))
+@pytest.mark.parametrize(("kernel", "bits"), [(1, 4), (1, 8), (3, 4), (3, 8)])
 def test_all_channels_start_within_half_a_step_of_each_of_their_codes(kernel: int, bits: int) -> None:
     """All principal components turn back into the feature: what is left is the quantiser's."""
     feature = features(6, 5)
