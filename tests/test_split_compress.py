@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mec_jax.physics.compression import Strategy, canonical, costs
 from mec_jax.profiles.compression import NO_CODEC, SETTINGS, compressible
 from mec_jax.split.bottleneck import Bottleneck, white_noise
 from mec_jax.split.compress import Recipe, compress
@@ -81,6 +83,23 @@ def test_what_is_sent_is_what_the_calculator_says(seed: int, cut: int) -> None:
     assert list(sent.shape[2:]) == [-(-min(side, 9) // int(codec[2])) for side in shape[1:]]
     bits = sent.shape[1] * int(np.prod(sides)) * (codec[3] if len(shape) > 1 else codec[7])
     assert bits == ALEXNET.sent_bits(UNPRUNED, cut, codec) and whole >= np.prod(sides)
+
+
+@pytest.mark.parametrize(
+    ("unit", "kept", "after", "flat"), [(2, 300, "features.6", False), (5, 1200, "classifier.1", True)]
+)
+def test_a_strategy_in_its_one_form_makes_the_codec_that_it_says(unit: int, kept: int, after: str, flat: bool) -> None:
+    """The least share of so few channels is rounded down to one of them, which is a smaller share."""
+    of, layers = costs(ALEXNET), ALEXNET.layers
+    cut = next(place for place, layer in enumerate(layers, start=1) if layer.name == after)
+    channels, least = ALEXNET.units[unit].channels, [each.least for each in SETTINGS]
+    sparsity = jnp.zeros(len(ALEXNET.units)).at[unit].set(1 - kept / channels)
+    form = canonical(of, Strategy(sparsity, jnp.array(ALEXNET.cuts.index(cut)), jnp.array(least)))
+    codec = np.asarray(form.codec, float).tolist()
+    share = codec[4] if flat else codec[0]
+    assert share == pytest.approx(1 / kept, rel=1e-6) and share < least[4 if flat else 0]
+    feature = torch.randn(2, kept, *(() if flat else (4, 4)))
+    assert Bottleneck(feature, codec).encoder(feature).shape[1] == 1
 
 
 def test_gradients_pass_the_quantiser() -> None:

@@ -32,6 +32,10 @@ class Settings(NamedTuple):
     def of(cls, codec: Sequence[float], flat: bool) -> "Settings":
         """For a flat feature, or for one with height and width.
 
+        A share may be below the least, but not 0: in the one form of a strategy
+        (`mec_jax.physics.compression.canonical`) it is that of the channels that are really sent, where rounding may
+        leave less.
+
         Raises:
             ValueError: If a setting is out of range.
         """
@@ -40,7 +44,10 @@ class Settings(NamedTuple):
                 f"{len(codec)} codec settings: give {len(SETTINGS)}, {', '.join(s.name for s in SETTINGS)}"
             )
         for value, setting in zip(codec, SETTINGS, strict=True):
-            if not (value in setting.choices if setting.choices else setting.least <= value <= setting.most):
+            is_sent = setting.name.endswith("share") and 0 < value <= setting.most
+            if not (
+                is_sent or (value in setting.choices if setting.choices else setting.least <= value <= setting.most)
+            ):
                 valid = f"one of {setting.choices}" if setting.choices else f"{setting.least} to {setting.most}"
                 raise ValueError(f"codec setting {setting.name} is {value}: give {valid}")
         if flat:

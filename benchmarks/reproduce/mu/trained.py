@@ -63,9 +63,8 @@ class Trained:
         costs, methods = compared(self.network, self.predictor, scenario)
         one = jax.tree.map(lambda leaf: np.asarray(leaf)[0], methods["Joint"])
         cut = int(costs.cuts[one.strategy.cut])
-        sparsity, codec = (
-            np.asarray(each, float).round(6).tolist() for each in (one.strategy.sparsity, one.strategy.codec)
-        )
+        # All digits: rounded, a unit of thousands of filters would keep one more.
+        sparsity, codec = (np.asarray(each, float).tolist() for each in (one.strategy.sparsity, one.strategy.codec))
         whole = compress(base, space, sparsity, cut, codec, images, recipe, seed=self.number)
         found["accuracy"]["compressed"] = accuracy(whole, images, part)
         strategy = {"sparsity": sparsity, "cut": cut, "codec": codec}
