@@ -151,6 +151,15 @@ def test_claims_fail_on_numbers_that_are_none_of_theirs(data: Data, failing: set
     assert {name: found[name] for name in failing if found[name] is Status.HOLDS} == {}
 
 
+def test_claims_on_noise_need_methods_within_the_accuracy_budget() -> None:
+    data = made_up()
+    allowed = data.results["noise_anchored"]["allowed"]
+    allowed |= {name: [False, True, True] for name in METHODS if name != "Joint"}
+    assert {statuses(data)[claim] for claim in ("k1", "k2")} == {Status.UNDETERMINED}
+    allowed |= {"Joint": [False, True, True], "All_Local": [True] * 3}
+    assert {statuses(data)[claim] for claim in ("k1", "k2")} == {Status.FAILS}
+
+
 def test_the_figures_and_claims_of_the_committed_data_are_the_pages() -> None:
     data = load(REPRODUCTION.results)
     assert {f"rates_{short}_anchored_{device}" for short in ("alexnet", "regnet") for device in ("3B+", "TK1")} <= set(

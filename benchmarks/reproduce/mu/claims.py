@@ -196,6 +196,8 @@ def trade_off(data: Data) -> Verdict:
 
 def noise_best(data: Data) -> Verdict:
     result = data.noise()
+    if incomparable := _incomparable(result):
+        return incomparable
     snrs, curves = result["experiment"]["snrs"], _allowed(result)
     second, _ = gains(curves)
     best = second >= 1 - SAME
@@ -204,6 +206,8 @@ def noise_best(data: Data) -> Verdict:
 
 
 def noise_gains(data: Data) -> Verdict:
+    if incomparable := _incomparable(data.noise()):
+        return incomparable
     second, worst = gains(_allowed(data.noise()))
     cases = {
         "most over the second best": (bool(second.max() >= 1.5 * (1 - GAIN)), f"{second.max():.3g}, in the paper 1.5"),
@@ -226,6 +230,17 @@ def _allowed(result: Mapping) -> dict[str, np.ndarray]:
     """
     curves = latencies(result)
     return {name: values for name, values in curves.items() if all(result["allowed"][name])}
+
+
+def _incomparable(result: Mapping) -> Verdict | None:
+    """The verdict where ours, or each of the others, does not keep to the accuracy budget."""
+    kept_to = _allowed(result)
+    if JOINT not in kept_to:
+        beyond = shown(result["experiment"]["snrs"], ~np.array(result["allowed"][JOINT]), "dB")
+        return Verdict(Status.FAILS, f"ours is beyond the accuracy budget: {beyond}")
+    if len(kept_to) == 1:
+        return Verdict(Status.UNDETERMINED, "all others are beyond the accuracy budget at some SNR")
+    return None
 
 
 # Section V-D and ours
