@@ -151,6 +151,11 @@ def test_claims_fail_on_numbers_that_are_none_of_theirs(data: Data, failing: set
     assert {name: found[name] for name in failing if found[name] is Status.HOLDS} == {}
 
 
+def test_a_loss_of_just_the_budget_is_within_it() -> None:
+    assert 0.9 - (0.9 - 0.02) > 0.02  # in floating point
+    assert statuses(made_up(lost=0.02))["p"] is Status.HOLDS
+
+
 def test_claims_on_noise_need_methods_within_the_accuracy_budget() -> None:
     data = made_up()
     allowed = data.results["noise_anchored"]["allowed"]
