@@ -100,6 +100,15 @@ def test_the_network_that_is_pruned_stays_as_it_is(space: Compressible, network:
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
+def test_a_frozen_network_is_pruned_like_any() -> None:
+    space = compressible("regnet_x_400mf")
+    frozen = small_image_network(space.network, 10, 0).requires_grad_(False)
+    with torch.no_grad():
+        pruned = prune(frozen, space, [0.5] * len(space.units), SMALL)
+    assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in frozen.parameters())
+    assert all(p.requires_grad for p in pruned.parameters()) and not any(p.requires_grad for p in frozen.parameters())
+
+
 def test_what_does_not_fit_is_refused(space: Compressible, network: nn.Module) -> None:
     units = len(space.units)
     assert "give one each" in error_of(prune, network, space, [0.5] * (units - 1), SMALL)

@@ -40,7 +40,7 @@ def prune(
     example: torch.Tensor,
     criterion: str = "l1",
 ) -> nn.Module:
-    """A copy of a network without the filters that count least.
+    """A copy of a network without the filters that count least, whose parameters can be trained, frozen ones too.
 
     Args:
         module: A network with the layers of `space`, in evaluation mode; it stays as it is.
@@ -54,7 +54,7 @@ def prune(
     """
     counts = CRITERIA[check_choice("criterion", criterion, CRITERIA)]
     widths = space.widths(sparsity)
-    module = copy.deepcopy(module).eval()
+    module = copy.deepcopy(module).eval().requires_grad_()  # without gradients no dependencies are found
     layers = dict(module.named_modules())
     for unit in space.units:
         for name in unit.layers:
