@@ -1,6 +1,6 @@
 """Judge what Mu et al. 2024 claim of pruning, cutting and packing a network together, and draw their figures.
 
-    python -m benchmarks.reproduce.mu           # half an hour on 2 cores
+    python -m benchmarks.reproduce.mu           # some 5 minutes on 2 cores by "anchored" alone
     python -m benchmarks.reproduce.mu --page    # judge and draw what is measured
 
 What predicts accuracy is the declared law "anchored", and where networks were really compressed
