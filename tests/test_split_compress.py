@@ -144,6 +144,14 @@ def test_a_compressed_network_trains_and_its_halves_make_it(network: nn.Module, 
     )
 
 
+def test_settings_out_of_range_are_refused_before_anything_is_trained(
+    network: nn.Module, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("mec_jax.split.compress.prune")
+    wrong = (*NO_CODEC[:3], 9.0, *NO_CODEC[4:])
+    assert "conv_bits is 9" in error_of(compress, network, ALEXNET, UNPRUNED, 3, wrong, images, SHORT, 0)
+
+
 def test_a_network_learns_the_digits(images: Images) -> None:
     torch.manual_seed(0)
     small = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.Flatten(), nn.Linear(392, 10))

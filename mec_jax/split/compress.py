@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mec_jax.profiles.compression import Compressible
-from mec_jax.split.bottleneck import Bottleneck
+from mec_jax.split.bottleneck import Bottleneck, Settings
 from mec_jax.split.graph import CutGraph
 from mec_jax.split.images import Images
 from mec_jax.split.pruning import prune
@@ -77,7 +77,9 @@ def compress(
     Raises:
         ValueError: If something is out of range or does not fit the network.
     """
-    space.sent_bits(sparsity, cut, codec)  # refuses a cut that is not there
+    space.sent_bits(sparsity, cut, codec)  # refuses a cut that is not there, before anything is trained
+    if cut not in (0, len(space.layers)):
+        Settings.of(codec, flat=len(space.layers[cut - 1].output_shape) == 1)
     generator = torch.Generator().manual_seed(seed)
     example = images.inputs(images.train.images[:1])
     with torch.random.fork_rng(devices=[]):
