@@ -3,6 +3,7 @@
 import doctest
 import json
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -359,11 +360,14 @@ def test_a_regressor_that_could_not_be_read_is_not_written(tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", bundled_regressors())
-def test_what_comes_with_the_package_can_be_read(name: str) -> None:
-    regressor = load_regressor(name)
-    assert regressor.inputs[-1] == "snr_db"
-    assert np.isfinite(batched(predictor(regressor), np.zeros((1, len(regressor.inputs))))).all()
+def test_all_that_comes_with_the_package_can_be_read() -> None:
+    files = (resources.files("mec_jax.profiles") / "data" / "accuracy").iterdir()
+    names = {file.name.removesuffix(".json") for file in files if file.name.endswith(".json")}
+    assert set(bundled_regressors()) == names
+    for name in names:
+        regressor = load_regressor(name)
+        assert regressor.inputs[-1] == "snr_db"
+        assert np.isfinite(batched(predictor(regressor), np.zeros((1, len(regressor.inputs))))).all()
 
 
 def test_its_example() -> None:

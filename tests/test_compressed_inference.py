@@ -28,7 +28,7 @@ SUM = 256
 """Roundings of a latency: sums over some 50 terms of work, a quotient each, and their sum; of its logarithm, more."""
 
 
-@pytest.fixture(scope="module", params=IDS)
+@pytest.fixture(scope="module", params=[IDS[0], pytest.param(IDS[1], marks=pytest.mark.full)])
 def env(request: pytest.FixtureRequest) -> CompressedInference:
     return mec_jax.make(request.param)[0]
 

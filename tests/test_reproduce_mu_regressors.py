@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("sklearn")
-
 from benchmarks.reproduce.mu.regressors import (
     REGRESSORS,
     Samples,

@@ -111,6 +111,7 @@ def test_nothing_is_above_the_bound(alexnet: CompressedInference, cuts: dict[str
     assert np.all(most.latency > 0) and np.all(most.frames == alexnet.num_decisions)
 
 
+@pytest.mark.full
 def test_the_bound_of_a_larger_budget_is_no_less_and_short_episodes_earn_nothing(alexnet: CompressedInference) -> None:
     keys = evaluation_keys(2)
     small, large = (bound(alexnet, alexnet.params(budget_min=b, budget_max=b), keys) for b in (0.01, 0.04))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.ensemble import GradientBoostingRegressor
 
 from benchmarks.harness.results import RESULTS, ROOT
 from mec_jax.physics.accuracy import Predictor, anchored, input_names, inputs, predict, predictor
@@ -82,14 +83,13 @@ def gentle(rng: np.random.Generator, number: int, units: int) -> np.ndarray:
 
 def boosted(network: str) -> tuple[CompressibleCosts, Predictor]:
     """Gradient boosting, fitted to the declared law with noise."""
-    ensemble = pytest.importorskip("sklearn.ensemble")
     net = compressible(network)
     of, law = costs(net), anchored(net, 0.9)
     rng = np.random.default_rng(0)
     read = jax.jit(jax.vmap(lambda point: inputs(of, strategy_of(of, point), 60.0)))
     seen = np.asarray(read(gentle(rng, 400, len(net.units))))
     accuracy = np.asarray(jax.vmap(lambda x: predict(law, x))(jnp.array(seen))) + rng.normal(0, 0.001, len(seen))
-    fitted = ensemble.GradientBoostingRegressor(n_estimators=40, random_state=0).fit(seen, accuracy)
+    fitted = GradientBoostingRegressor(n_estimators=40, random_state=0).fit(seen, accuracy)
     return of, predictor(from_sklearn(fitted, input_names(net), 0.9))
 
 
@@ -196,6 +196,7 @@ def test_mqhoa_is_within_1_percent_of_the_enumerated_optimum(
     assert ratio.max() < 1.01
 
 
+@pytest.mark.full
 def test_a_run_keeps_the_best_it_saw_and_ends() -> None:
     each = problem(SMALL_COSTS, SMALL_MODEL, 1e7, 1e6, 1e10)
     space = SPACES["Prune_Partition"]
@@ -264,7 +265,6 @@ def test_random_search_gets_nearer_with_more_samples(small: tuple[Problem, np.nd
 
 
 def test_cma_es_finds_what_two_variables_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("cma")
     each = problem(SMALL_COSTS, SMALL_MODEL, 1e6, 1e4, 1e10)  # slow link: all local, and one sparsity for all
     found = cma_es(SPACES["FPGM"], each, seed=1, evaluations=400, start=np.array([0.1, 0.9]))
     assert found.allowed and found.latency < all_local(each).latency
