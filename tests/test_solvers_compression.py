@@ -364,3 +364,14 @@ def test_the_readme_says_what_was_measured() -> None:
     assert told["Lower bound"] == float(bound)
     (own,) = re.findall(r"MQHOA, own place, 256 restarts .* (100 of 100) +([\d.]+)%", measured)
     assert f"{own[0]} scenarios, one run in {own[1]} %" in " ".join(readme.split())
+
+
+def test_the_readme_says_how_fast_it_was() -> None:
+    speed, decisions = ((RESULTS / f"compression_{name}.txt").read_text() for name in ("speed", "decisions"))
+    words = " ".join((ROOT / "README.md").read_text().split())
+    (rate, ratio), *_ = re.findall(r"GradientBoostingRegressor +(\S+) +\S+ +(\S+)", speed)
+    (many,) = re.findall(r"anchored: side by side .*: ([\d.]+) times as fast", speed)
+    (frames,) = re.findall(r"^CompressedInference-Anchored-v0 +(\S+)", decisions, re.M)
+    assert f"{frames} decisions/s at 4096 lanes; gradient boosting predicts {rate} candidates/s, {ratio} times" in words
+    assert f"1000 runs of MQHOA side by side are {many} times as fast" in words
+    assert f"Compressed inference ({speed.partition(', cpu')[0]})" in words

@@ -5,10 +5,11 @@
 Candidates a second of each of Table IV's regressors in JAX and in scikit-learn, at a batch of 4096; strategies a second
 through all of an optimizer's objective; and runs of MQHOA side by side against the same one after the other.
 Regressors are fitted to made-up samples of the size of the measured ones: speed hangs on the trees' number and depth
-alone. The best of several times counts, on a machine that does nothing else. Results go to
+alone. Medians of several times, on a machine that does nothing else. Results go to
 benchmarks/results/compression_speed.txt.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,14 +34,14 @@ ALEXNET = compressible("alexnet")
 
 
 def seconds(work: Callable[[], object], times: int = 15) -> float:
-    """The least time of several, after a first that compiles."""
+    """The median of several, after a first that compiles."""
     jax.block_until_ready(work())
     found = []
     for _ in range(times):
         start = time.perf_counter()
         jax.block_until_ready(work())
         found.append(time.perf_counter() - start)
-    return min(found)
+    return statistics.median(found)
 
 
 def random_inputs(number: int, seed: int) -> np.ndarray:
