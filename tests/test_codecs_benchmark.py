@@ -17,7 +17,7 @@ from mec_jax.split.images import load_images
 from mec_jax.split.networks import small_image_network
 from tests.errors import error_of
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 ROW = Row("resnet18", "digits-60", 16, "maxpool", 64, 4, 8, 64.0, 1, 0, 0, 0.9, 0.7, 0.89, 1.5)
 

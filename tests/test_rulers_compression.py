@@ -19,6 +19,8 @@ from mec_jax.solvers.compression.rulers import bound, problem_of
 from tests.test_compressed_inference import IDS, SUM, actions_of, exact_latency, one, play
 from tests.tolerance import ROUNDING
 
+pytestmark = pytest.mark.slow
+
 EPISODES = 8
 
 

@@ -47,6 +47,8 @@ from mec_jax.solvers.compression import (
 )
 from mec_jax.solvers.compression.mqhoa import _best_before
 
+pytestmark = pytest.mark.slow
+
 SMALL = three_layers()
 SMALL_COSTS = costs(SMALL)
 SMALL_MODEL = anchored(SMALL, 0.9)

@@ -38,7 +38,7 @@ from mec_jax.split.training import accuracy, batches, fit
 from tests.errors import error_of
 from tests.tolerance import close
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 SIDE = 8
 CLASSIFIER = """

@@ -20,6 +20,8 @@ from mec_jax.split.training import accuracy, batches, fit
 from tests.errors import error_of
 from tests.tolerance import ROUNDING
 
+pytestmark = pytest.mark.slow
+
 ALEXNET = compressible("alexnet")
 UNPRUNED = (0.0,) * len(ALEXNET.units)
 PACKED = (0.25, 3.0, 2.0, 4.0, 0.05, 2.0, 0.25, 4.0)

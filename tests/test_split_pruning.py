@@ -15,6 +15,8 @@ from mec_jax.split.pruning import counted_flops, geometric_median, l1, prune
 from tests.errors import error_of
 from tests.tolerance import ROUNDING
 
+pytestmark = pytest.mark.slow
+
 SMALL = torch.zeros(1, 3, 32, 32)
 
 
