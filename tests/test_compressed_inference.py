@@ -105,6 +105,7 @@ def test_episodes_within_the_budget_earn_the_latency_of_the_integer_laws(env: Co
     close(reward[:, -1], -np.log(exact), 1 + np.abs(np.log(exact)), SUM)
 
 
+@pytest.mark.slow
 def test_the_actions_of_a_strategy_decide_on_its_canonical_form(env: CompressedInference) -> None:
     strategies = random_strategies(env)
     _, (_, states, *_) = play(env, env.default_params, actions_of(env, strategies), keys_of())
@@ -134,6 +135,7 @@ def test_what_is_over_budget_is_deployed_as_it_was_and_pays_for_what_lacks(env: 
     close(info["latency"][broken, -1], latencies[broken], latencies[broken], SUM)
 
 
+@pytest.mark.slow
 def test_accuracy_is_that_of_the_predictor_at_the_snr(env: CompressedInference) -> None:
     strategies = random_strategies(env)
     noisy, quiet = (play(env, env.params(snr=snr), actions_of(env, strategies), keys_of())[1] for snr in (0.0, 60.0))
@@ -146,6 +148,7 @@ def test_accuracy_is_that_of_the_predictor_at_the_snr(env: CompressedInference) 
     np.testing.assert_array_equal(lower, sends)
 
 
+@pytest.mark.slow
 def test_nothing_counts_but_what_a_step_asks_for(env: CompressedInference) -> None:
     params = env.params(budget_min=0.05)
     free = random_actions(env, params)
@@ -213,6 +216,7 @@ def test_choices_that_are_off_are_no_codec() -> None:
 # What is seen
 
 
+@pytest.mark.slow
 def test_the_observation_says_what_is_decided_and_what_each_cut_would_take(env: CompressedInference) -> None:
     params = env.params(budget_min=0.02, budget_max=0.02)
     strategies = random_strategies(env, 8)
@@ -322,6 +326,7 @@ def test_a_batch_or_a_broken_choice_is_refused(alexnet: CompressedInference) -> 
     assert "cut is of type float32" in error_of(alexnet.step_env, KEY, state, action._replace(cut=1.5), params)
 
 
+@pytest.mark.slow
 def test_numbers_in_double_precision_are_kept_apart(alexnet: CompressedInference) -> None:
     before = alexnet.costs.before.dtype
     with jax.enable_x64(True):
