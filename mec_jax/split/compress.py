@@ -29,6 +29,7 @@ class Recipe:
     batch: int = 128  # images
     start: int = 512  # images whose features the codec starts from
     criterion: str = "l1"  # which filters leave: `mec_jax.split.pruning.CRITERIA`
+    bfloat16: bool = False  # how training multiplies
 
 
 class Compressed(nn.Module):
@@ -84,13 +85,13 @@ def compress(
     example = images.inputs(images.train.images[:1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of dropout, noise and the codec's start
-        pruned = prune(module, space, sparsity, example, recipe.criterion)
+        pruned = prune(module, space, sparsity, example, recipe.criterion).to(memory_format=torch.channels_last)
         data = batches(images, recipe.finetune + recipe.joint, recipe.batch, generator)
         if recipe.finetune:
-            fit(pruned, data, recipe.finetune, recipe.rate)
+            fit(pruned, data, recipe.finetune, recipe.rate, bfloat16=recipe.bfloat16)
         whole = _cut(pruned, space, cut, codec, images, recipe, example)
         if recipe.joint:
-            fit(whole, _through_channel(whole, data, snr), recipe.joint, recipe.rate)
+            fit(whole, _through_channel(whole, data, snr), recipe.joint, recipe.rate, bfloat16=recipe.bfloat16)
         if whole.codec is not None:
             whole.codec.snr = None
     return whole.eval()

@@ -47,6 +47,7 @@ def fit(
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = functional.cross_entropy,
     parameters: Callable[[nn.Module], Iterator[nn.Parameter]] = nn.Module.parameters,
     weight_decay: float = 0.0,
+    bfloat16: bool = False,
 ) -> None:
     """Trains a classifier with Adam, whose rate falls to 0 over the batches by a cosine after a short rise.
 
@@ -58,6 +59,7 @@ def fit(
         loss: Of the outputs and the labels.
         parameters: Which of the module's are trained.
         weight_decay: Of AdamW.
+        bfloat16: Multiply in bfloat16, which takes half the time where a processor has instructions for it.
     """
     trained = list(parameters(module))
     optimiser = torch.optim.AdamW(trained, lr=rate, weight_decay=weight_decay, fused=True)
@@ -66,7 +68,9 @@ def fit(
     for _ in range(count):
         inputs, labels = next(data)
         optimiser.zero_grad(set_to_none=True)
-        loss(module(inputs), labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            found = loss(module(inputs), labels)
+        found.backward()
         optimiser.step()
         schedule.step()
     module.eval()

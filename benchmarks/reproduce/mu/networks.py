@@ -31,7 +31,9 @@ def trained(network: str, images: Images, seed: int = SEED) -> tuple[nn.Module, 
     if not about.exists():
         count = EPOCHS[network] * len(images.train.labels) // BATCH
         data = batches(images, count, BATCH, torch.Generator().manual_seed(seed), SHIFT)
-        fit(module, data, count, RATE[network], weight_decay=DECAY)
+        module.to(memory_format=torch.channels_last)  # RegNet trains in half the time
+        fit(module, data, count, RATE[network], weight_decay=DECAY, bfloat16=True)
+        module.to(memory_format=torch.contiguous_format)
         save_file(module.state_dict(), weights)
         found = {"accuracy": accuracy(module, images, images.test), "epochs": EPOCHS[network]}
         write_text(about, json.dumps(found) + "\n")
