@@ -4,7 +4,8 @@
     python -m benchmarks.reproduce.mu.samples regnet_x_400mf     # 150
 
 Each network is a line for a channel without errors and one for a channel with noise. A run that was stopped goes on
-where it was; networks are drawn by their number, so that any number of runs make the same table.
+where it was; networks are drawn by their number, so that any number of runs make the same table. `OMP_NUM_THREADS=1` leaves
+cores to what runs beside it.
 """
 
 import csv
@@ -115,7 +116,6 @@ def table(network: str, data: str) -> Path:
 
 
 def main(network: str, data: str, numbers: int) -> None:
-    torch.set_num_threads(2)
     space, images, path = compressible(network), load_images(data), table(network, data)
     path.parent.mkdir(parents=True, exist_ok=True)
     base, _ = trained(network, images)
