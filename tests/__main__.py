@@ -2,7 +2,7 @@
 
     python -m tests fast      # before each commit: without what trains or searches for long
     python -m tests           # the whole suite
-    python -m tests full      # and emulated machines, other Pythons, the wheel in an empty environment, notebooks
+    python -m tests full      # what is left: long tests, emulated machines, other Pythons, the wheel, notebooks
 
 Further arguments are pytest's own: `python -m tests fast -k offloading`.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-TIERS = {"fast": "not slow and not full", "default": "not full", "full": ""}
-"""Marks that pytest selects; without any, all."""
+TIERS = {"fast": "not slow and not full", "default": "not full", "full": "full"}
+"""Marks that pytest selects."""
 
 EVERYWHERE = (
     *("tests/test_baseline.py", "tests/test_policy.py", "tests/test_split_policy.py"),
@@ -30,9 +30,12 @@ EVERYWHERE = (
 """Tests across implementations and against recorded traces: what another machine's rounding could break."""
 
 MACHINES: Mapping[str, Mapping[str, str]] = {
-    "XLA without AVX-512": {"XLA_FLAGS": "--xla_cpu_max_isa=AVX2"},
-    "PyTorch without vector instructions": {"ATEN_CPU_CAPABILITY": "default"},
-    "OpenBLAS of a Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
+    # Not OpenBLAS's Haswell: 0.3.34 of it crashes there on a Zen 4 or 5 (OpenBLAS issue 6021).
+    "an old processor": {
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "ATEN_CPU_CAPABILITY": "default",
+        "OPENBLAS_CORETYPE": "Sandybridge",
+    },
     "two devices": {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
 }
 OPTIMISED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
@@ -69,7 +72,7 @@ def checks(tier: str, arguments: tuple[str, ...]) -> list[Check]:
     if tier != "full":
         return found
     for name, environment in MACHINES.items():
-        command = (*python, "pytest", "-m", TIERS["full"], *EVERYWHERE)
+        command = (*python, "pytest", "-m", "", *EVERYWHERE)
         found.append(Check(f"tests on {name}", command, {**OPTIMISED, **environment}))
     return found
 
