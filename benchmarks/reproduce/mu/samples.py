@@ -4,8 +4,8 @@
     python -m benchmarks.reproduce.mu.samples regnet_x_400mf     # 150
 
 Each network is a line for a channel without errors and one for a channel with noise. A run that was stopped goes on
-where it was; networks are drawn by their number, so that any number of runs make the same table. `OMP_NUM_THREADS=1` before
-it leaves cores to what runs beside it.
+where it was; networks are drawn by their number, so that any number of runs make the same table. `OMP_NUM_THREADS=1`
+before it leaves cores to what runs beside it.
 """
 
 import csv
