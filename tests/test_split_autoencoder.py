@@ -24,10 +24,10 @@ from mec_jax.split.autoencoder import (
     CodecAbout,
     Packed,
     TrainedCodec,
+    channels_at_rate,
     codecs_for,
     load_codec,
     save_codec,
-    sent_channels,
     with_codec,
 )
 from mec_jax.split.codec import MAX_BITS, pack, unpack
@@ -176,13 +176,15 @@ def test_the_rate_is_eq_3_and_what_is_sent(channels: int, data: st.DataObject) -
     assert module.rate == pytest.approx(channels * 32 / (sent * bits))
     packed = module.encode(torch.zeros(1, channels, 8, 8))  # 64 elements a channel: whole bytes
     assert packed.bits == 64 * sent * bits and packed.bits * module.rate == pytest.approx(32 * 64 * channels)
-    assert sent_channels(channels, 32 * channels / (sent * 8)) == sent
+    assert channels_at_rate(channels, 32 * channels / (sent * 8)) == sent
 
 
 def test_a_rate_without_whole_channels_is_refused() -> None:
-    assert error_of(sent_channels, 64, 100).startswith("rate 100 makes 2.56 of 64 channels with 8 bits: give 256 div")
+    assert error_of(channels_at_rate, 64, 100).startswith(
+        "rate 100 makes 2.56 of 64 channels with 8 bits: give 256 div"
+    )
     for rate in (512, 2, 0, -4):
-        assert "of 64 channels with 8 bits" in error_of(sent_channels, 64, rate)
+        assert "of 64 channels with 8 bits" in error_of(channels_at_rate, 64, rate)
 
 
 def test_gradients_pass_the_rounding_in_training_alone() -> None:

@@ -27,11 +27,12 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.harness.machine import described, machine
+from benchmarks.harness.networks import trained
 from benchmarks.harness.results import command_line, write_result
 from benchmarks.learning.codec_tables import BUDGET, OUT, PROFILES, JaladRow, Row, best_rates, read_rows, write_rows
-from benchmarks.reproduce.mu.networks import trained
 from mec_jax.profiles import load_profile
-from mec_jax.split.autoencoder import FLOAT_BITS, save_codec
+from mec_jax.profiles.compression import FLOAT_BITS
+from mec_jax.split.autoencoder import save_codec
 from mec_jax.split.codec_training import CodecTraining, largest_rate, train_codec
 from mec_jax.split.graph import CutGraph
 from mec_jax.split.images import DATASETS, Images, load_images
@@ -136,7 +137,7 @@ def page(rows: Sequence[Row], jalad: Sequence[JaladRow], about: Mapping[str, Any
         "all parameters at 1e-4. Rates count from 32 bit an element (eq. 3). At each cut the search goes on to fewer",
         f"channels until more than {100 * BUDGET:g} % of accuracy are lost, on all test images, as the paper chooses.",
         "The networks are torchvision's with stride 1 in the first convolution, trained by",
-        "`benchmarks.reproduce.mu.networks`, one for all seeds: a seed draws the codec, its images and their order.",
+        "`benchmarks.harness.networks`, one for all seeds: a seed draws the codec, its images and their order.",
         "**Other images and a smaller input than the paper's Caltech-101 at 224 x 224**, whose rates are given, too.",
         *("", "    python -m benchmarks.learning.codecs            # train what is missing; goes on where it was", ""),
         f"Machine: {described(about, ('threads',), ('torch', 'torchvision'))}. Times are taken beside other jobs.",

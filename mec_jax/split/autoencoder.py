@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from mec_jax.files import check_count, check_file, read_bytes, reason, write_bytes
+from mec_jax.profiles.compression import FLOAT_BITS
 from mec_jax.profiles.reader import Fields
 from mec_jax.split.codec import MAX_BITS, pack, unpack
 from mec_jax.split.graph import CutGraph, CutPoint
@@ -28,15 +29,12 @@ __all__ = [
     "CodecAbout",
     "Packed",
     "TrainedCodec",
+    "channels_at_rate",
     "codecs_for",
     "load_codec",
     "save_codec",
-    "sent_channels",
     "with_codec",
 ]
-
-FLOAT_BITS = 32
-"""Of an element that is not compressed (eq. 3)."""
 
 MAX_BYTES = 2**30
 """Of a codec's file."""
@@ -164,7 +162,7 @@ def _rate(channels: int, sent: int, bits: int) -> float:
     return channels / sent * FLOAT_BITS / bits
 
 
-def sent_channels(channels: int, rate: float, bits: int = 8) -> int:
+def channels_at_rate(channels: int, rate: float, bits: int = 8) -> int:
     """C' at which a codec has the rate.
 
     Raises:

@@ -44,11 +44,13 @@ class Settings(NamedTuple):
                 f"{len(codec)} codec settings: give {len(SETTINGS)}, {', '.join(s.name for s in SETTINGS)}"
             )
         for value, setting in zip(codec, SETTINGS, strict=True):
-            is_sent = setting.name.endswith("share") and 0 < value <= setting.most
-            if not (
-                is_sent or (value in setting.choices if setting.choices else setting.least <= value <= setting.most)
-            ):
-                valid = f"one of {setting.choices}" if setting.choices else f"{setting.least} to {setting.most}"
+            if setting.choices:
+                is_valid, valid = value in setting.choices, f"one of {setting.choices}"
+            elif setting.name.endswith("share"):
+                is_valid, valid = 0 < value <= setting.most, f"above 0 and up to {setting.most}"
+            else:
+                is_valid, valid = setting.least <= value <= setting.most, f"{setting.least} to {setting.most}"
+            if not is_valid:
                 raise ValueError(f"codec setting {setting.name} is {value}: give {valid}")
         if flat:
             share, layers, width, bits = codec[4:]

@@ -26,7 +26,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mec_jax.files import check_count, check_file, did_you_mean, reason, write_text
-from mec_jax.split.autoencoder import FLOAT_BITS, CodecAbout, TrainedCodec
+from mec_jax.profiles.compression import FLOAT_BITS
+from mec_jax.split.autoencoder import CodecAbout, TrainedCodec
 from mec_jax.split.codec import BITS_PER_ELEMENT, HEADER_BITS, encode
 from mec_jax.split.graph import CutGraph, CutPoint
 

@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from benchmarks.harness.machine import commit, machine
+from benchmarks.harness.networks import trained
 from benchmarks.harness.results import RESULTS
-from benchmarks.reproduce.mu.networks import trained
 from mec_jax.files import write_text
 from mec_jax.profiles.compression import MAX_SPARSITY, NO_CODEC, SETTINGS, Compressible, Setting, compressible
 from mec_jax.split.compress import Compressed, Recipe, compress

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 
 from benchmarks.harness.experiments import measure_all, rounded
+from benchmarks.harness.networks import trained
 from benchmarks.harness.results import RESULTS
 from benchmarks.reproduce.mu.experiments import compared
-from benchmarks.reproduce.mu.networks import trained
 from benchmarks.reproduce.mu.quoted import OPTIMA, QUOTED
 from benchmarks.reproduce.mu.samples import RECIPES, TESTED
 from mec_jax.profiles.compression import NO_CODEC, compressible
