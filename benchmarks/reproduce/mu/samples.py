@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,13 +80,9 @@ def _effective(space: Compressible, cut: int, codec: Sequence[float]) -> tuple[f
 
 def measured(base: nn.Module, space: Compressible, drawn: Drawn, images: Images, number: int) -> dict[float, float]:
     """Accuracy by signal-to-noise ratio."""
-    recipe, part = RECIPES[space.network], tested(images)
     snr = None if drawn.snr == NO_NOISE else drawn.snr
-    found = compress(base, space, drawn.sparsity, drawn.cut, drawn.codec, images, recipe, number, snr)
-    accuracies = {NO_NOISE: accuracy(found, images, part)}
-    if snr is not None:
-        accuracies[snr] = noisy_accuracy(found, images, part, snr, number)
-    return accuracies
+    found = compress(base, space, drawn.sparsity, drawn.cut, drawn.codec, images, RECIPES[space.network], number, snr)
+    return over_channels(found, images, tested(images), {NO_NOISE, drawn.snr}, number)
 
 
 def tested(images: Images) -> Labelled:
@@ -94,15 +90,23 @@ def tested(images: Images) -> Labelled:
     return Labelled(*(each[:TESTED] for each in images.test))
 
 
-def noisy_accuracy(found: Compressed, images: Images, part: Labelled, snr: float, seed: int) -> float:
-    """Accuracy over a channel with noise."""
+@torch.inference_mode()
+def over_channels(
+    found: Compressed, images: Images, part: Labelled, snrs: Collection[float], seed: int, batch: int = 256
+) -> dict[float, float]:
+    """Accuracy by signal-to-noise ratio, of features that are computed once."""
     assert found.codec is not None
-    found.codec.snr = snr
+    right = dict.fromkeys(snrs, 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        share = accuracy(found, images, part)
+        for start in range(0, len(part.labels), batch):
+            feature = found.prefix(images.inputs(part.images[start : start + batch]))
+            for snr in snrs:
+                found.codec.snr = None if snr == NO_NOISE else snr
+                classes = found.suffix(found.codec(feature)).argmax(-1)
+                right[snr] += int((classes == part.labels[start : start + batch]).sum())
     found.codec.snr = None
-    return share
+    return {snr: right[snr] / len(part.labels) for snr in sorted(snrs, reverse=True)}
 
 
 def columns(space: Compressible) -> list[str]:
