@@ -13,7 +13,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,7 +82,7 @@ def measured(base: nn.Module, space: Compressible, drawn: Drawn, images: Images,
     """Accuracy by signal-to-noise ratio."""
     snr = None if drawn.snr == NO_NOISE else drawn.snr
     found = compress(base, space, drawn.sparsity, drawn.cut, drawn.codec, images, RECIPES[space.network], number, snr)
-    return over_channels(found, images, tested(images), {NO_NOISE, drawn.snr}, number)
+    return over_channels(found, images, tested(images), sorted({NO_NOISE, drawn.snr}, reverse=True), number)
 
 
 def tested(images: Images) -> Labelled:
@@ -92,7 +92,7 @@ def tested(images: Images) -> Labelled:
 
 @torch.inference_mode()
 def over_channels(
-    found: Compressed, images: Images, part: Labelled, snrs: Collection[float], seed: int, batch: int = 256
+    found: Compressed, images: Images, part: Labelled, snrs: Sequence[float], seed: int, batch: int = 256
 ) -> dict[float, float]:
     """Accuracy by signal-to-noise ratio, of features that are computed once."""
     assert found.codec is not None
@@ -106,7 +106,7 @@ def over_channels(
                 classes = found.suffix(found.codec(feature)).argmax(-1)
                 right[snr] += int((classes == part.labels[start : start + batch]).sum())
     found.codec.snr = None
-    return {snr: right[snr] / len(part.labels) for snr in sorted(snrs, reverse=True)}
+    return {snr: count / len(part.labels) for snr, count in right.items()}
 
 
 def columns(space: Compressible) -> list[str]:

@@ -3,7 +3,8 @@
     python -m benchmarks.reproduce.mu.trained alexnet    # 50 optima and the four quoted points; some 25 minutes
     python -m benchmarks.reproduce.mu.trained regnet_x_400mf
 
-An optimum is that of the joint search in one drawn scenario. Tests are on images that no predictor was fitted to. A run that was stopped goes on where it was.
+An optimum is that of the joint search in one drawn scenario. Tests are on images that no predictor was fitted to. A run
+that was stopped goes on where it was.
 """
 
 import sys
