@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -36,6 +37,14 @@ def no_old_programs() -> Iterator[None]:
     if (jax := sys.modules.get("jax")) is not None:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture
+def foreground() -> Iterator[None]:
+    """Children of a shell's background job would ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")

@@ -428,14 +428,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     return rows(folder)
 
 
-@pytest.fixture
-def foreground() -> Iterator[None]:
-    """Children of a shell's background job would ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.full
 def test_one_of_two_workers_is_killed(address: Address, alone: list[dict[str, str]], tmp_path: Path) -> None:
     assert Process(*OPTIONS, "--study", given(address), "--lease", 5).end()[0] == 0

@@ -11,6 +11,8 @@ import pytest
 from algos import cli
 from benchmarks.robustness.kill_resume import CHUNKS, OPTIONS, PROMPT, Train, rows, wrong_end
 
+pytestmark = pytest.mark.usefixtures("foreground")
+
 ROOT = Path(__file__).resolve().parents[1]
 BUSY = """
 import hashlib, signal, sys, time
@@ -26,14 +28,6 @@ with whole_file(sys.argv[1]) as unfinished:
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9) if "library" in sys.argv else time.sleep(600)
 """
 """Writes a file, then sleeps, or computes for minutes without a step of Python."""
-
-
-@pytest.fixture(autouse=True)
-def foreground() -> object:
-    """Children of a shell's background job would ignore Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def busy(*arguments: object) -> subprocess.Popen[str]:

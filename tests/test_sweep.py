@@ -184,6 +184,7 @@ def test_a_sweep_that_was_killed_goes_on_as_if_it_had_not_been(sampler: str, tmp
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("foreground")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_ends_within_seconds_and_says_how_it_goes_on(number: int, code: int, tmp_path: Path) -> None:
     words = [*WORDS, "--points", "4000", "--out", str(tmp_path / "found")]
