@@ -62,6 +62,9 @@ class CodecTraining:
     annealed: bool = False
     """Whether the first stage's learning rate falls to 0 by a cosine; the paper names none. With few batches it is no
     better: what is gained at the end is lost before."""
+    bfloat16: bool = False
+    """Whether the network multiplies in bfloat16 while the codec is trained; the codec itself does not in the first
+    stage. Testing never does."""
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 1), ("batch", 1), ("tuning_epochs", 0)):
@@ -99,7 +102,7 @@ def train_codec(
     """
     settings = settings or CodecTraining()
     generator = torch.Generator().manual_seed(seed)
-    network = copy.deepcopy(module).eval().requires_grad_(False)
+    network = copy.deepcopy(module).eval().requires_grad_(False).to(memory_format=torch.channels_last)
     graph = CutGraph(network, images.inputs(images.train.images[:1]))
     point = graph.point(cut)
     if len(point.shape) != 4:
@@ -118,7 +121,8 @@ def train_codec(
     if settings.tuning_epochs:
         network.requires_grad_(True)
         count = settings.tuning_epochs * math.ceil(len(images.train.labels) / settings.batch)
-        fit(whole, batches(images, count, settings.batch, generator), count, settings.tuning_rate)
+        data = batches(images, count, settings.batch, generator)
+        fit(whole, data, count, settings.tuning_rate, bfloat16=settings.bfloat16)
         codec.collect(_Features(prefix, images, settings.batch, point.elements, keep=False).all())
         tuned = accuracy(whole, images, images.test)
     about = CodecAbout(
@@ -135,7 +139,8 @@ def train_codec(
         accuracy=tuned,
         source=tuple(_provenance(settings, images, seed).items()),
     )
-    state = {key: value.detach() for key, value in network.state_dict().items()} if settings.tuning_epochs else {}
+    tensors = network.state_dict() if settings.tuning_epochs else {}
+    state = {key: value.detach().contiguous() for key, value in tensors.items()}
     return TrainedCodec(codec.eval().requires_grad_(False), about, state)
 
 
@@ -178,8 +183,9 @@ def _fit_codec(
             recovered = codec(feature)
             loss = distance(recovered, feature)
             if settings.xi:
-                # The rest may begin with a layer that works in place.
-                loss = loss + settings.xi * functional.cross_entropy(suffix(recovered.clone()), labels)
+                with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+                    logits = suffix(recovered.clone())  # which may begin with a layer that works in place
+                loss = loss + settings.xi * functional.cross_entropy(logits.float(), labels)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()

@@ -2,6 +2,7 @@
 
     python -m benchmarks.reproduce.mu.samples alexnet            # 300 networks, some 15 s each on two cores
     python -m benchmarks.reproduce.mu.samples regnet_x_400mf     # 150
+    python -m benchmarks.reproduce.mu.samples alexnet 150 300    # some of them, beside another run
 
 Each network is a line for a channel without errors and one for a channel with noise. A run that was stopped goes on
 where it was; networks are drawn by their number, so that any number of runs make the same table. `OMP_NUM_THREADS=1`
@@ -119,7 +120,7 @@ def table(network: str, data: str) -> Path:
     return RESULTS / "mu" / f"samples_{network}_{data}.csv"
 
 
-def main(network: str, data: str, numbers: int) -> None:
+def main(network: str, data: str, numbers: range) -> None:
     space, images, path = compressible(network), load_images(data), table(network, data)
     path.parent.mkdir(parents=True, exist_ok=True)
     base, _ = trained(network, images)
@@ -128,7 +129,7 @@ def main(network: str, data: str, numbers: int) -> None:
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
     note(path.with_suffix(".json"), digest, base_accuracy, space, images)
     done = {int(row["number"]) for row in rows}
-    for number in (number for number in range(numbers) if number not in done):
+    for number in (number for number in numbers if number not in done):
         start, drawn = time.perf_counter(), draw(space, number)
         accuracies = measured(base, space, drawn, images, number)
         seconds = round(time.perf_counter() - start, 1)
@@ -158,5 +159,5 @@ def note(path: Path, digest: str, base_accuracy: float, space: Compressible, ima
 
 
 if __name__ == "__main__":
-    name = sys.argv[1]
-    main(name, "fashion-mnist", int(sys.argv[2]) if len(sys.argv) > 2 else NUMBERS[name])
+    name, *ends = sys.argv[1:]
+    main(name, "fashion-mnist", range(*map(int, ends or (NUMBERS[name],))))
