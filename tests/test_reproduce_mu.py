@@ -63,10 +63,10 @@ def test_a_stopped_table_goes_on_and_regressors_read_it(tmp_path: Path, monkeypa
     path = samples.table("alexnet", "made-up")
     stop_at = 3
     with pytest.raises(KeyboardInterrupt):
-        samples.main("alexnet", "made-up", 6)
+        samples.main("alexnet", "made-up", range(6))
     assert [row["number"] for row in csv.DictReader(path.open())] == ["0", "1", "1", "2", "2"]
     stop_at = 99
-    samples.main("alexnet", "made-up", 6)
+    samples.main("alexnet", "made-up", range(6))
     rows = list(csv.DictReader(path.open()))
     assert [int(row["number"]) for row in rows] == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     for row in rows:
