@@ -40,7 +40,7 @@ RECIPES = {
     "regnet_x_400mf": Recipe(rate=2e-4, finetune=24, joint=12, bfloat16=True),
 }
 MILD = {"alexnet": 1, "regnet_x_400mf": 2}
-"""Power of the uniform number that bounds a network's sparsities: where there are more units, together they cost more."""
+"""Power of the uniform number that bounds a network's sparsities: where there are more units, they cost more."""
 TESTED = 2500  # of the test images; the others are for what is chosen by a predictor
 NO_NOISE = 60.0  # dB: how a table says that all bits arrive
 
