@@ -83,7 +83,7 @@ def in_environments() -> list[Check]:
             Check(f"policies on {python} with {numpy}", (*script, "device", sys.executable, python, numpy))
             for python, numpy in DEVICES.items()
         ),
-        Check(f"fast tests on {OTHER_PYTHON}", (*script, OTHER_PYTHON, TIERS["fast"])),
+        Check(f"fast tests on {OTHER_PYTHON}", (*script, OTHER_PYTHON, TIERS["fast"]), OPTIMISED),
     ]
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import settings
 
 # Compiling is five sixths of the test time, and most of that is optimising programs that run for milliseconds. So XLA
-# optimises little here, as in JAX's own tests; `python -m tests full` runs on an emulated machine the tests across
-# implementations, with all optimisations.
+# optimises little here, as in JAX's own tests; `python -m tests full` also runs the fast tests, and on an emulated
+# machine those across implementations, with all optimisations.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # Programs of earlier runs and of the other worker are kept: small ones, too, as modules let go of theirs. Here, and not
 # in the user's own folder, which `mec-jax` and the notebooks leave alone if another is named.

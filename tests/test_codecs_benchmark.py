@@ -30,7 +30,7 @@ class Stopped(Exception):
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(codecs.platformdirs, "user_cache_dir", lambda _: str(tmp_path / "cache"))
     monkeypatch.setattr(codecs, "JALAD_IMAGES", 2)
-    monkeypatch.setattr(codecs, "trained", lambda network, images: (small_image_network(network, 10, 0), 0.1))
+    monkeypatch.setattr(codecs, "trained", lambda network, images: small_image_network(network, 10, 0))
     return tmp_path / "cache"
 
 

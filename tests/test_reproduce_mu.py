@@ -56,9 +56,7 @@ def test_a_stopped_table_goes_on_and_regressors_read_it(tmp_path: Path, monkeypa
     images = Images("made-up", part, part, ("a", "b"), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
     monkeypatch.setattr(samples, "RESULTS", tmp_path)
     monkeypatch.setattr(samples, "load_images", lambda name: images)
-    monkeypatch.setattr(
-        samples, "trained", lambda network, images: (nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), 0.9)
-    )
+    monkeypatch.setattr(samples, "trained", lambda network, images: nn.Sequential(nn.Flatten(), nn.Linear(48, 2)))
     monkeypatch.setattr(samples, "measured", result)
     path = samples.table("alexnet", "made-up")
     stop_at = 3

@@ -262,6 +262,9 @@ def test_the_first_stage_leaves_the_network_and_the_second_fine_tunes_a_copy(
     assert not network.training and all(parameter.requires_grad for parameter in network.parameters())
     assert any(not torch.equal(before[name], tensor) for name, tensor in trained.network.items())
     assert trained.about.accuracy > trained.about.accuracy_without - 0.05
+    rough = train_codec(network, "small", "1", digits, 4, CodecTraining(epochs=4, tuning_epochs=2, bfloat16=True))
+    assert rough.about.accuracy > rough.about.accuracy_without - 0.05
+    assert all(tensor.dtype != torch.bfloat16 for tensor in rough.network.values())
     untrained = Autoencoder(16, 4)
     without_training = with_codec(CutGraph(network, digits.inputs(digits.train.images[:1])), "1", untrained)
     assert accuracy(without_training, digits, digits.test) < frozen.about.accuracy_frozen - 0.2

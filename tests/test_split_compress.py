@@ -14,7 +14,7 @@ from mec_jax.physics.compression import Strategy, canonical, costs
 from mec_jax.profiles.compression import NO_CODEC, SETTINGS, compressible
 from mec_jax.split.bottleneck import Bottleneck, white_noise
 from mec_jax.split.compress import Recipe, compress
-from mec_jax.split.images import Images, Labelled, load_images
+from mec_jax.split.images import Images, load_images
 from mec_jax.split.networks import small_image_network
 from mec_jax.split.training import accuracy, batches, fit
 from tests.errors import error_of
@@ -31,7 +31,7 @@ SHORT = Recipe(rate=2e-4, finetune=1, joint=2, batch=8, start=64)
 @pytest.fixture(scope="module")
 def images() -> Images:
     whole = load_images("digits")
-    train, test = (Labelled(*(each[:128] for each in part)) for part in (whole.train, whole.test))
+    train, test = (part.some(slice(128)) for part in (whole.train, whole.test))
     return replace(whole, train=train, test=test)
 
 
@@ -140,6 +140,7 @@ def test_a_compressed_network_trains_and_its_halves_make_it(network: nn.Module, 
         sent = found.prefix(x)
         assert torch.equal(found.suffix(sent if found.codec is None else found.codec(sent)), logits)
     assert (found.codec is None) == (cut in (0, 21)) and not found.training
+    assert all(value.is_contiguous() for value in found.state_dict().values())  # safetensors takes no other
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert "can't be cut after 22 layers" in error_of(
         compress, network, ALEXNET, sparsity, 22, PACKED, images, SHORT, 0
@@ -154,9 +155,11 @@ def test_settings_out_of_range_are_refused_before_anything_is_trained(
     assert "conv_bits is 9" in error_of(compress, network, ALEXNET, UNPRUNED, 3, wrong, images, SHORT, 0)
 
 
-def test_a_network_learns_the_digits(images: Images) -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_network_learns_the_digits(images: Images, bfloat16: bool) -> None:
     torch.manual_seed(0)
     small = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.Flatten(), nn.Linear(392, 10))
     before = accuracy(small, images, images.test)
-    fit(small, batches(images, 60, 32, torch.Generator().manual_seed(0)), 60, 1e-2)
+    fit(small, batches(images, 60, 32, torch.Generator().manual_seed(0)), 60, 1e-2, bfloat16=bfloat16)
     assert before < 0.3 and accuracy(small, images, images.test) > 0.7
+    assert all(parameter.dtype == torch.float32 for parameter in small.parameters())

@@ -35,7 +35,7 @@ from mec_jax.profiles.compression import FLOAT_BITS
 from mec_jax.split.autoencoder import save_codec
 from mec_jax.split.codec_training import CodecTraining, largest_rate, train_codec
 from mec_jax.split.graph import CutGraph
-from mec_jax.split.images import DATASETS, Images, Labelled, load_images
+from mec_jax.split.images import DATASETS, Images, load_images
 from mec_jax.split.jalad import measure_jalad
 from mec_jax.split.networks import STEMS
 from mec_jax.split.training import accuracy
@@ -63,7 +63,7 @@ class Campaign:
         write_result(self.out / "machine.json", json.dumps(self._machine(), indent=2) + "\n")
         for seed in range(seeds):
             for network in networks:
-                module, _ = trained(network, images)
+                module = trained(network, images)
                 base = accuracy(module, images, images.test)
                 self._jalad(network, module, images)
                 for cut in load_profile(PROFILES[network]).points[1:-1]:
@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     settings = CodecTraining(epochs=args.epochs, tuning_epochs=args.tuning_epochs, bfloat16=True)
     images = load_images(args.data, args.side, args.folder)
-    images = replace(images, test=Labelled(*(each[:TESTED] for each in images.test)))
+    images = replace(images, test=images.test.some(slice(TESTED)))
     try:
         Campaign(args.out, settings, args.images, args.threads).run(args.networks, images, args.seeds)
     except KeyboardInterrupt:

@@ -60,6 +60,10 @@ class Labelled(NamedTuple):
     images: torch.Tensor  # [image, 3, side, side] uint8
     labels: torch.Tensor  # [image] int64
 
+    def some(self, taken: slice | torch.Tensor) -> "Labelled":
+        """Those of a slice, or of these numbers."""
+        return Labelled(self.images[taken], self.labels[taken])
+
 
 @dataclass(frozen=True)
 class Images:
@@ -88,8 +92,7 @@ class Images:
         if count == len(self.train.labels):
             return self
         taken = torch.randperm(len(self.train.labels), generator=torch.Generator().manual_seed(seed))[:count]
-        train = Labelled(*(each[taken] for each in self.train))
-        return dataclasses.replace(self, name=f"{self.name}-{count}", train=train)
+        return dataclasses.replace(self, name=f"{self.name}-{count}", train=self.train.some(taken))
 
 
 def load_images(name: str, side: int = 32, folder: Path | None = None) -> Images:

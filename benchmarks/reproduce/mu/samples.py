@@ -91,7 +91,7 @@ def measured(base: nn.Module, space: Compressible, drawn: Drawn, images: Images,
 
 def tested(images: Images) -> Labelled:
     """The images that every network of the table is tested on."""
-    return Labelled(*(each[:TESTED] for each in images.test))
+    return images.test.some(slice(TESTED))
 
 
 @torch.inference_mode()
@@ -126,7 +126,7 @@ def table(network: str, data: str) -> Path:
 def main(network: str, data: str, numbers: range) -> None:
     space, images, path = compressible(network), load_images(data), table(network, data)
     path.parent.mkdir(parents=True, exist_ok=True)
-    base, _ = trained(network, images)
+    base = trained(network, images)
     base_accuracy = accuracy(base, images, tested(images))
     digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in base.state_dict().values())).hexdigest()[:12]
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import torch
 
 from benchmarks.harness.experiments import measure_all, rounded
 from benchmarks.harness.networks import trained
@@ -25,7 +24,7 @@ from benchmarks.reproduce.mu.samples import RECIPES, TESTED
 from mec_jax.profiles.compression import NO_CODEC, compressible
 from mec_jax.solvers.latency import DEVICES
 from mec_jax.split.compress import compress
-from mec_jax.split.images import Labelled, load_images
+from mec_jax.split.images import load_images
 from mec_jax.split.training import accuracy
 
 AFTER_FC1 = 16  # layers of AlexNet up to fc1
@@ -43,10 +42,9 @@ class Trained:
 
     def run(self, folder: Path) -> dict[str, Any]:
         """Returns: `accuracy` by what was done, that of the network as it was among them, and what was `predicted`."""
-        torch.set_num_threads(2)
         images, space, recipe = load_images(self.data), compressible(self.network), RECIPES[self.network]
-        base, _ = trained(self.network, images)
-        part = Labelled(*(each[TESTED:] for each in images.test))
+        base = trained(self.network, images)
+        part = images.test.some(slice(TESTED, None))
         found: dict[str, Any] = {"accuracy": {"as it was": accuracy(base, images, part)}}
         if self.number < 0:
             for name, (_, pruned, share) in QUOTED.items():
