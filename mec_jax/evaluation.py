@@ -86,6 +86,7 @@ class Report:
     zero: str = ""  # row whose score is 0; nothing where there are no scores
     one: str = ""  # row whose score is 1
     bound: str | None = None  # row that no policy exceeds
+    reference: str | None = None  # row that savings are counted against
     ruler_returns: Mapping[str, np.ndarray] = field(default_factory=dict)  # [episode], by ruler
 
     def headers(self) -> list[str]:
@@ -125,11 +126,13 @@ class Report:
     def caption(self) -> str:
         """How to read the table, and whose actions were outside their space."""
         ruler = f" Score: 0 = {self.zero}, 1 = {self.one}." if self._scored() else ""
+        against = [f"{header}: {name}" for column in self.columns for header, name in column.savings.items()]
+        saved = f" Saved against {self.reference}'s ({', '.join(against)})." if self.reference and against else ""
         outside = [f"{name} {row['outside']} of {row['actions']}" for name, row in self.rows.items() if row["outside"]]
         clipped = f" Actions outside their space: {', '.join(outside)}." if outside else ""
         return (
             f"{self.episodes} episodes, protocol {self.protocol}. Return with its 95 % interval, over runs if there "
-            f"are several, else over episodes.{ruler}{clipped}"
+            f"are several, else over episodes.{ruler}{saved}{clipped}"
         )
 
     def json(self) -> str:
@@ -202,7 +205,8 @@ def compare(env: Problem, params: PyTree, played: Mapping[str, Sequence[Episodes
     if rulers is None:
         return report
     returns = {name: np.asarray(episodes.episode_return, float) for name, episodes in rulers.episodes.items()}
-    return replace(report, zero=rulers.zero, one=rulers.one, bound=rulers.bound, ruler_returns=returns)
+    named = {"zero": rulers.zero, "one": rulers.one, "bound": rulers.bound, "reference": rulers.reference}
+    return replace(report, **named, ruler_returns=returns)
 
 
 def _returns(runs: Sequence[Episodes]) -> np.ndarray:

@@ -73,6 +73,8 @@ def test_a_campaign_that_is_stopped_goes_on_to_the_same_rows(
     assert len(files) == 5
     about = load_codec(files[0]).about
     assert (about.network, about.cut) == ("resnet18 with stride 1 in conv1", "layer4.0.relu_1")
+    parts.run(["resnet18"], images, 2)
+    assert calls[11:] == [1], "the second seed begins where the first ended"
     assert "resnet18, digits-30 at 16 x 16" in (tmp_path / "parts" / "README.md").read_text()
     assert (tmp_path / "parts" / "rates.png").stat().st_size > 1000
 

@@ -289,6 +289,8 @@ def test_savings_are_measured_against_local() -> None:
     mine = report.rows["Mine"]
     assert mine["by frames"] == pytest.approx(0, abs=1e-6) and mine["energy saved"] == pytest.approx(0, abs=1e-6)
     assert mine["time saved"] == pytest.approx(1 - 0.0475 / 0.045887, rel=1e-3)
+    against = "time saved: task_latency, by frames: latency, energy saved: energy"
+    assert f"Saved against Local's ({against})." in report.caption()
 
 
 def test_environments_without_rulers_have_no_score() -> None:

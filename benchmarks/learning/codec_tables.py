@@ -44,6 +44,11 @@ class Row:
         return (self.network, self.data_set, self.side, self.cut, self.sent, self.epochs, self.tuning_epochs, self.seed)
 
     @property
+    def setting(self) -> tuple[Any, ...]:
+        """What all rows of a search and its repetitions with other seeds share."""
+        return (self.network, self.data_set, self.side, self.cut, self.epochs, self.tuning_epochs)
+
+    @property
     def loss(self) -> float:
         """Accuracy that it costs."""
         return self.accuracy_without - self.accuracy

@@ -7,8 +7,9 @@
 
 At each of the four cuts of the bundled profiles a search trains codecs of ever fewer channels until one costs more than
 the budget (`mec_jax.split.codec_training`). Every codec that is trained is a row of OUT/rates.csv at once: the command
-may be stopped at any time and goes on, also with more seeds. First all cuts with the first seed, then the next one. The
-codecs themselves, with the fine-tuned networks, are kept in the user's cache folder.
+may be stopped at any time and goes on, also with more seeds. First all cuts with the first seed, then the next one,
+whose searches begin where those before ended. The codecs themselves, with the fine-tuned networks, are kept in the
+user's cache folder.
 """
 
 import json
@@ -79,9 +80,9 @@ class Campaign:
         side = images.train.images.shape[-1]
         channels = CutGraph(module, images.inputs(images.test.images[:1])).point(cut).shape[1]
         rows = {row.key: row for row in read_rows(self.out / "rates.csv", Row)}
+        epochs = self.settings.epochs, self.settings.tuning_epochs
 
         def lost(sent: int) -> float:
-            epochs = self.settings.epochs, self.settings.tuning_epochs
             key = (network, few.name, side, cut, sent, *epochs, seed)
             if key not in rows:
                 started = time.perf_counter()
@@ -101,6 +102,9 @@ class Campaign:
             return rows[key].loss
 
         start = max(1, channels * FLOAT_BITS // (self.settings.bits * START_RATE))
+        alike = (network, few.name, side, cut, *epochs)
+        within = [row.sent for row in rows.values() if row.setting == alike and row.seed < seed and row.loss <= BUDGET]
+        start = min(within, default=start)  # where earlier seeds ended, which spares the way there
         largest_rate(lost, channels, start, BUDGET)
 
     def _jalad(self, network: str, module: nn.Module, images: Images) -> None:
@@ -127,8 +131,8 @@ def grouped(rows: Iterable[Row]) -> dict[tuple[Any, ...], dict[str, list[Row]]]:
     """Rows by setting and cut, in the order of the file."""
     result: dict[tuple[Any, ...], dict[str, list[Row]]] = {}
     for row in rows:
-        setting = (row.network, row.data_set, row.side, row.epochs, row.tuning_epochs)
-        result.setdefault(setting, {}).setdefault(row.cut, []).append(row)
+        network, data_set, side, _, *epochs = row.setting
+        result.setdefault((network, data_set, side, *epochs), {}).setdefault(row.cut, []).append(row)
     return result
 
 
