@@ -137,5 +137,7 @@ register("NeuronAllocation-Slots-v0", _NEURONS, conditions="slots")
 register("NeuronSharing-v0", "mec_jax.envs.neuron_sharing:NeuronSharing")
 register("PartitionGame-v0", "mec_jax.envs.partition_game:PartitionGame")
 _COMPRESSED = "mec_jax.envs.compressed_inference:CompressedInference"
+register("CompressedInference-v0", _COMPRESSED, predictor="alexnet")
+register("CompressedInference-RegNet-v0", _COMPRESSED, network="regnet_x_400mf", predictor="regnet_x_400mf")
 register("CompressedInference-Anchored-v0", _COMPRESSED)
 register("CompressedInference-Anchored-RegNet-v0", _COMPRESSED, network="regnet_x_400mf")

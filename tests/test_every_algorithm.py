@@ -46,6 +46,8 @@ def test_every_algorithm_is_covered() -> None:
         ("NeuronAllocation-Slots-v0", "fast", "crowd"),
         ("NeuronSharing-v0", "fast", "sharing"),
         ("PartitionGame-v0", "game", "fast"),
+        ("CompressedInference-v0", "plan", "fast"),
+        ("CompressedInference-RegNet-v0", "plan", "fast"),
         ("CompressedInference-Anchored-v0", "plan", "fast"),
         ("CompressedInference-Anchored-RegNet-v0", "plan", "fast"),
     ],

@@ -41,6 +41,7 @@ class Task(NamedTuple):
     env_id: str
     static: dict[str, Any]
     seeds: int
+    kept: tuple[str, ...] = ()  # measures that are kept of each episode, for what is said of single scenarios
 
     @property
     def name(self) -> str:
@@ -61,7 +62,7 @@ TASKS = (
     Task("drl_es", "crowd", "NeuronAllocation-Slots-v0", {}, 10),
     Task("drl_es", "sharing", "NeuronSharing-v0", {}, 10),
     Task("ppo", "game", "PartitionGame-v0", {}, 10),
-    *(Task("ppo", "plan", f"CompressedInference-Anchored{variant}-v0", {}, 10) for variant in ("", "-RegNet")),
+    Task("ppo", "plan", "CompressedInference-v0", {}, 10, kept=("latency", "feasible")),
     Task("ppo", "fast", "CartPole-v1", {}, 10),
     Task("ppo", "continuous", "Pendulum-v1", {}, 10),
 )
@@ -120,6 +121,7 @@ def train(
         "curve": np.stack(curve, axis=1).tolist(),  # [seed, chunk]
         "curve_episodes": episodes,  # the first of the protocol
         "episodes": {name: np.mean(x, axis=1).tolist() for name, x in final.columns().items()},  # [seed]
+        "each": {name: np.asarray(final.measures[name], float).tolist() for name in task.kept},  # [seed, episode]
         "seconds": {"compiling": compiling, "training": training},  # all seeds together, without evaluations
         "config": dataclasses.asdict(config),
         "hparams": {key: float(value) for key, value in dataclasses.asdict(hparams).items()},

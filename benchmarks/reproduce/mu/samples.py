@@ -12,7 +12,6 @@ before it leaves cores to what runs beside it.
 import csv
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from torch import nn
 
 from benchmarks.harness.machine import commit, machine
 from benchmarks.harness.networks import trained
-from benchmarks.harness.results import RESULTS
+from benchmarks.harness.results import RESULTS, command_line
 from mec_jax.files import write_text
 from mec_jax.profiles.compression import MAX_SPARSITY, NO_CODEC, SETTINGS, Compressible, Setting, compressible
 from mec_jax.split.compress import Compressed, Recipe, compress
@@ -162,5 +161,9 @@ def note(path: Path, digest: str, base_accuracy: float, space: Compressible, ima
 
 
 if __name__ == "__main__":
-    name, *ends = sys.argv[1:]
-    main(name, "fashion-mnist", range(*map(int, ends or (NUMBERS[name],))))
+    parser = command_line(__spec__.name, __doc__)
+    parser.add_argument("network", choices=NUMBERS)
+    parser.add_argument("first", nargs="?", type=int, default=0, help="number of a network (default: 0)")
+    parser.add_argument("end", nargs="?", type=int, help="the one behind the last (default: as many as were planned)")
+    args = parser.parse_args()
+    main(args.network, "fashion-mnist", range(args.first, args.end or NUMBERS[args.network]))

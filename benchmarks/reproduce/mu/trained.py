@@ -7,7 +7,6 @@ An optimum is that of the joint search in one drawn scenario. Tests are on image
 that was stopped goes on where it was.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from benchmarks.harness.experiments import measure_all, rounded
 from benchmarks.harness.networks import trained
-from benchmarks.harness.results import RESULTS
+from benchmarks.harness.results import RESULTS, command_line
 from benchmarks.reproduce.mu.experiments import compared
 from benchmarks.reproduce.mu.quoted import OPTIMA, QUOTED
 from benchmarks.reproduce.mu.samples import RECIPES, TESTED
@@ -76,4 +75,6 @@ def plan(network: str) -> list[Trained]:
 
 
 if __name__ == "__main__":
-    measure_all(plan(sys.argv[1]), RESULTS / "mu", jobs=1)
+    parser = command_line(__spec__.name, __doc__)
+    parser.add_argument("network", choices=RECIPES)
+    measure_all(plan(parser.parse_args().network), RESULTS / "mu", jobs=1)
