@@ -6,10 +6,13 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
+import mec_jax
 from benchmarks.reproduce.mu.regressors import (
+    KNOWN,
     REGRESSORS,
     Samples,
     cross_validated,
@@ -17,9 +20,11 @@ from benchmarks.reproduce.mu.regressors import (
     read_samples,
     scores,
     table,
+    untouched,
 )
-from mec_jax.physics.accuracy import NOISELESS, input_names
+from mec_jax.physics.accuracy import NOISELESS, input_names, predict, predictor
 from mec_jax.profiles.compression import NO_CODEC, SETTINGS, compressible
+from mec_jax.profiles.regressors import load_regressor
 
 ALEXNET = compressible("alexnet")
 
@@ -129,6 +134,33 @@ def test_what_can_be_learned_is_learned(samples: Samples) -> None:
     shuffled = samples._replace(accuracy=np.random.default_rng(0).permutation(samples.accuracy))
     (worse,) = cross_validated(shuffled, REGRESSORS["GradientBoostingRegressor"], 4, 1)
     assert worse.adjusted_r2 < 0.2, "there is nothing to learn"
+
+
+def test_what_is_known_is_added_to_all_that_is_fitted_and_to_nothing_that_is_tested(samples: Samples) -> None:
+    known, seen = untouched(ALEXNET, samples.base_accuracy), []
+    assert known.accuracy.tolist() == [samples.base_accuracy] * len(ALEXNET.cuts)
+
+    class Noting:
+        def fit(self, taken: np.ndarray, accuracy: np.ndarray) -> "Noting":
+            seen.append((len(taken), (accuracy[-len(known.accuracy) :] == known.accuracy).all()))
+            return self
+
+        def predict(self, asked: np.ndarray) -> np.ndarray:
+            assert {row.tobytes() for row in asked} <= {row.tobytes() for row in samples.inputs}
+            return np.full(len(asked), 0.9)
+
+    cross_validated(samples, lambda seed: Noting(), folds=2, repeats=1, known=known)
+    assert all(right for _, right in seen)
+    assert sum(count for count, _ in seen) == len(samples.accuracy) + 2 * KNOWN * len(known.accuracy)
+
+
+@pytest.mark.parametrize("name", ["alexnet"])
+def test_the_bundled_predictor_knows_the_network_as_it_was(name: str) -> None:
+    """To within the least accuracy budget of the environment, at each cut."""
+    space, chosen = compressible(name), load_regressor(name)
+    least = mec_jax.make("CompressedInference-v0")[1].budget_min
+    predicted = jax.vmap(predict, (None, 0))(predictor(chosen), untouched(space, chosen.base_accuracy).inputs)
+    assert (np.abs(np.asarray(predicted) - chosen.base_accuracy) < least).all()
 
 
 def test_the_chosen_one_is_kept_with_its_names(samples: Samples) -> None:

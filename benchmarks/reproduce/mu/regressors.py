@@ -26,7 +26,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from benchmarks.harness.machine import machine
 from benchmarks.harness.results import RESULTS, ROOT, command_line, write_result
-from mec_jax.physics.accuracy import input_names, inputs
+from mec_jax.physics.accuracy import NOISELESS, input_names, inputs
 from mec_jax.physics.compression import Strategy, costs
 from mec_jax.profiles.compression import NO_CODEC, SETTINGS, Compressible, compressible
 from mec_jax.profiles.regressors import Regressor, from_sklearn, write_regressor
@@ -37,8 +37,6 @@ CHOSEN = "GradientBoostingRegressor"
 
 KNOWN = 10
 """How often what is known of the network as it was is added to the samples, at each cut."""
-
-NO_NOISE = 60.0  # dB, as in the samples
 
 REGRESSORS: Mapping[str, Callable[[int], Any]] = {
     "GradientBoostingRegressor": lambda seed: GradientBoostingRegressor(random_state=seed),
@@ -156,7 +154,7 @@ def untouched(space: Compressible, base_accuracy: float) -> Samples:
         jnp.tile(jnp.array(NO_CODEC, float), (len(space.cuts), 1)),
     )
     of = costs(space)
-    seen = np.asarray(jax.vmap(lambda strategy: inputs(of, strategy, NO_NOISE))(each))
+    seen = np.asarray(jax.vmap(lambda strategy: inputs(of, strategy, NOISELESS))(each))
     return Samples(seen, np.full(len(seen), base_accuracy), np.full(len(seen), -1), base_accuracy)
 
 
