@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.learning import codecs
+from benchmarks.learning.codec_profile import best_codecs
 from benchmarks.learning.codec_tables import JaladRow, Row, read_rows, write_rows
 from benchmarks.learning.codecs import Campaign, best_rates, main, page
 from mec_jax.split.autoencoder import load_codec
@@ -132,3 +133,22 @@ def test_numbers_out_of_range_are_refused(option: str, capsys: pytest.CaptureFix
 def test_images_that_are_not_there_are_refused(tmp_path: Path) -> None:
     assert "can't read cifar10" in error_of(main, ["--data", "cifar10", "--folder", str(tmp_path)])
     assert torch.get_num_threads() == 1
+
+
+def test_a_profile_takes_at_each_cut_the_codec_that_sends_least_within_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codecs.platformdirs, "user_cache_dir", lambda _: str(tmp_path))
+    cuts = ("maxpool", "layer2.0", "layer3.0", "layer4.0")
+    rows = [
+        replace(ROW, side=32, cut=cut, sent=sent, accuracy=0.9 - lost, seed=seed)
+        for cut in cuts
+        for sent, lost, seed in ((4, 0.001, 0), (2, 0.019, 0), (1, 0.03, 0), (1, 0.0, 1))
+    ]
+    with pytest.raises(SystemExit, match="there is no codec of resnet18 at maxpool"):
+        best_codecs(rows)
+    for row in rows:
+        path = codecs.codec_file(row.key)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert {cut: row.sent for cut, row in best_codecs(rows).items()} == dict.fromkeys(cuts, 2)

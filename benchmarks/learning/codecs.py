@@ -48,6 +48,11 @@ TESTED = 2500  # of the test images
 JALAD_IMAGES = 200  # whose features are coded
 
 
+def codec_file(key: tuple[Any, ...]) -> Path:
+    """Where the codec of a row is kept."""
+    return Path(platformdirs.user_cache_dir("mec_jax")) / "codecs" / ("-".join(map(str, key)) + ".safetensors")
+
+
 @dataclass(frozen=True)
 class Campaign:
     """What is to be trained."""
@@ -88,9 +93,9 @@ class Campaign:
                 started = time.perf_counter()
                 name = f"{network} with stride 1 in {STEMS[network]}"
                 found = train_codec(module, name, cut, few, sent, self.settings, seed, base)
-                folder = Path(platformdirs.user_cache_dir("mec_jax")) / "codecs"
-                folder.mkdir(parents=True, exist_ok=True)
-                save_codec(folder / ("-".join(map(str, key)) + ".safetensors"), found)
+                file = codec_file(key)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_codec(file, found)
                 about = found.about
                 rows[key] = Row(
                     *(network, few.name, side, cut, channels, sent, about.bits, about.rate, *epochs, seed),
