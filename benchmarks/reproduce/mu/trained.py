@@ -7,6 +7,7 @@ An optimum is that of the joint search in one drawn scenario. Tests are on image
 that was stopped goes on where it was.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from benchmarks.reproduce.mu.experiments import compared
 from benchmarks.reproduce.mu.quoted import OPTIMA, QUOTED
 from benchmarks.reproduce.mu.samples import RECIPES, TESTED
 from mec_jax.profiles.compression import NO_CODEC, compressible
+from mec_jax.solvers.compression import Found
 from mec_jax.solvers.latency import DEVICES
 from mec_jax.split.compress import compress
 from mec_jax.split.images import load_images
@@ -54,18 +56,29 @@ class Trained:
                 whole = compress(base, space, sparsity, AFTER_FC1, codec, images, recipe, seed=0)
                 found["accuracy"][name] = accuracy(whole, images, part)
             return found
-        rng = np.random.default_rng([2025, self.number])
-        speeds = list(DEVICES.values())
-        scenario = {"device_speed": float(rng.choice(speeds)), "rate": float(10 ** rng.uniform(4, 8))}
-        costs, methods = compared(self.network, self.predictor, scenario)
-        one = jax.tree.map(lambda leaf: np.asarray(leaf)[0], methods["Joint"])
-        cut = int(costs.cuts[one.strategy.cut])
+        one = jax.tree.map(lambda leaf: leaf[self.number], optima(self.network, self.predictor))
+        cut = space.cuts[one.strategy.cut]
         # All digits: rounded, a unit of thousands of filters would keep one more.
         sparsity, codec = (np.asarray(each, float).tolist() for each in (one.strategy.sparsity, one.strategy.codec))
         whole = compress(base, space, sparsity, cut, codec, images, recipe, seed=self.number)
         found["accuracy"]["compressed"] = accuracy(whole, images, part)
         strategy = {"sparsity": sparsity, "cut": cut, "codec": codec}
-        return found | {"predicted": rounded(one.accuracy), "scenario": scenario, "strategy": strategy}
+        about = {"scenario": scenario(self.number), "strategy": strategy}
+        return found | {"predicted": rounded(one.accuracy), "latency": rounded(one.latency), **about}
+
+
+def scenario(number: int) -> dict[str, float]:
+    """One of the devices, and a link."""
+    rng = np.random.default_rng([2025, number])
+    return {"device_speed": float(rng.choice(list(DEVICES.values()))), "rate": float(10 ** rng.uniform(4, 8))}
+
+
+@functools.cache
+def optima(network: str, predictor: str) -> Found:
+    """What the joint search finds in each scenario, arrays [scenario, ...]."""
+    drawn = [scenario(number) for number in range(OPTIMA)]
+    _, found = compared(network, predictor, {name: np.array([one[name] for one in drawn]) for name in drawn[0]})
+    return jax.tree.map(np.asarray, found["Joint"])
 
 
 def plan(network: str) -> list[Trained]:
