@@ -205,8 +205,8 @@ def compare(env: Problem, params: PyTree, played: Mapping[str, Sequence[Episodes
     if rulers is None:
         return report
     returns = {name: np.asarray(episodes.episode_return, float) for name, episodes in rulers.episodes.items()}
-    named = {"zero": rulers.zero, "one": rulers.one, "bound": rulers.bound, "reference": rulers.reference}
-    return replace(report, **named, ruler_returns=returns)
+    report = replace(report, zero=rulers.zero, one=rulers.one, ruler_returns=returns)
+    return replace(report, bound=rulers.bound, reference=rulers.reference)
 
 
 def _returns(runs: Sequence[Episodes]) -> np.ndarray:

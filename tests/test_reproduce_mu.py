@@ -54,11 +54,11 @@ def test_a_stopped_table_goes_on_and_regressors_read_it(tmp_path: Path, monkeypa
 
     part = Labelled(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
     images = Images("made-up", part, part, ("a", "b"), torch.zeros(3, 1, 1), torch.ones(3, 1, 1))
-    monkeypatch.setattr(samples, "RESULTS", tmp_path)
+    monkeypatch.setattr(regressors, "RESULTS", tmp_path)
     monkeypatch.setattr(samples, "load_images", lambda name: images)
     monkeypatch.setattr(samples, "trained", lambda network, images: nn.Sequential(nn.Flatten(), nn.Linear(48, 2)))
     monkeypatch.setattr(samples, "measured", result)
-    path = samples.table("alexnet", "made-up")
+    path = regressors.samples_table("alexnet", "made-up")
     stop_at = 3
     with pytest.raises(KeyboardInterrupt):
         samples.main("alexnet", "made-up", range(6))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -159,7 +160,8 @@ def test_the_bundled_predictor_knows_the_network_as_it_was(name: str) -> None:
     """To within the least accuracy budget of the environment, at each cut."""
     space, chosen = compressible(name), load_regressor(name)
     least = mec_jax.make("CompressedInference-v0")[1].budget_min
-    predicted = jax.vmap(predict, (None, 0))(predictor(chosen), untouched(space, chosen.base_accuracy).inputs)
+    known = jnp.asarray(untouched(space, chosen.base_accuracy).inputs)
+    predicted = jax.vmap(predict, (None, 0))(predictor(chosen), known)
     assert (np.abs(np.asarray(predicted) - chosen.base_accuracy) < least).all()
 
 

@@ -24,12 +24,13 @@ from benchmarks.harness.machine import described, machine
 from benchmarks.harness.results import RESULTS, command_line, write_result
 from benchmarks.learning.curves import EPISODES, FOLDER
 from benchmarks.speed.compression import seconds
+from mec_jax.contracts import Rulers
 from mec_jax.episodes import evaluation_keys, play_episode, start_key
-from mec_jax.evaluation import scale_of
+from mec_jax.evaluation import solver_of
 from mec_jax.policy import load_policy
 from mec_jax.solvers.compression import SPACES, Config, compare, mqhoa
-from mec_jax.solvers.compression.rulers import RESTARTS, problem_of, searches
-from mec_jax.statistics import bootstrap_interval, interquartile_mean
+from mec_jax.solvers.compression.rulers import RESTARTS, problem_of
+from mec_jax.statistics import bootstrap_interval, interquartile_mean, normalised_score
 
 ENV_ID = "CompressedInference-v0"
 RUN = FOLDER / f"ppo_plan_{ENV_ID}.json"
@@ -37,26 +38,48 @@ RESULT = RESULTS / "compression_plans.txt"
 NEAR = (1.01, 1.05, 1.1, 1.5)  # times MQHOA's latency
 
 
-def quality(run: dict[str, Any], mqhoa_latency: np.ndarray, scores: np.ndarray) -> list[str]:
-    """Lines on the latency of each scenario against MQHOA's, and on the score.
+def quality(run: dict[str, Any], rulers: Rulers) -> list[str]:
+    """A row for each ruler and for PPO, and lines on the latency of single scenarios.
 
     Args:
         run: A file of `benchmarks.learning.curves`.
-        mqhoa_latency: [episode] s.
-        scores: [seed].
+        rulers: In the same scenarios.
     """
+    best = np.asarray(rulers.episodes[rulers.one].measures["latency"], float)
+    at_zero, at_one = (float(np.mean(rulers.episodes[name].episode_return)) for name in (rulers.zero, rulers.one))
+    width = max(map(len, rulers.episodes))
+    lines = [f"  {'':<{width}}   return  score  latency / {rulers.one}'s, median  within the budget"]
+
+    def row(name: str, returns: Any, latency: np.ndarray, feasible: Any) -> str:
+        score = interquartile_mean(np.atleast_1d(normalised_score(returns, at_zero, at_one)))
+        ratio = np.median(latency / best, axis=-1)
+        return (
+            f"  {name:<{width}} {np.mean(returns):8.3f} {score:6.3f} {np.mean(ratio):25.3f}  {np.mean(feasible):17.1%}"
+        )
+
+    for name, each in rulers.episodes.items():
+        measures = {key: np.asarray(value, float) for key, value in each.measures.items()}
+        lines.append(row(name, np.mean(each.episode_return), measures["latency"], measures["feasible"]))
+    returns = np.array(run["episodes"]["episode_return"])
     latency, feasible = (np.array(run["each"][name], float) for name in ("latency", "feasible"))
-    ratio = latency / mqhoa_latency
-    typical = np.median(ratio, axis=1)
-    low, high = bootstrap_interval(typical, statistic=np.mean)
-    least, most = bootstrap_interval(scores)
+    lines.append(row("PPO", returns, latency, feasible))
+    ratio = latency / best
+    middle = np.median(ratio, axis=1)
     shares = ", ".join(f"{(ratio <= near).mean():.0%} within {near:g}" for near in NEAR)
+    intervals = {
+        "return": bootstrap_interval(returns),
+        "score": bootstrap_interval(normalised_score(returns, at_zero, at_one)),
+        "median ratio": bootstrap_interval(middle, statistic=np.mean),
+    }
     return [
-        f"Score, 0 = Random, 1 = MQHOA: {interquartile_mean(scores):.4f} [{least:.4f}, {most:.4f}]",
-        f"Latency / MQHOA's in the same scenario: median {typical.mean():.3f} [{low:.3f}, {high:.3f}] over seeds; of "
-        f"all {ratio.size} plans 5 % below {np.quantile(ratio, 0.05):.3f}, 5 % above {np.quantile(ratio, 0.95):.3f}",
-        f"  {shares}; {(ratio < 1).mean():.1%} faster than MQHOA",
-        f"  {feasible.mean():.2%} of the plans are within the accuracy budget, as it is predicted",
+        *lines,
+        "",
+        "PPO: the score is the interquartile mean over seeds; 95 % intervals over seeds: "
+        + ", ".join(f"{name} [{low:.3f}, {high:.3f}]" for name, (low, high) in intervals.items()),
+        f"  returns by seed {', '.join(f'{one:.3f}' for one in returns)}",
+        f"  median ratio by seed {', '.join(f'{one:.3f}' for one in middle)}",
+        f"  of all {ratio.size} plans {shares}; {(ratio < 1).mean():.1%} are faster than {rulers.one}'s; 5 % below "
+        f"{np.quantile(ratio, 0.05):.3f}, 5 % above {np.quantile(ratio, 0.95):.3f}",
     ]
 
 
@@ -65,7 +88,7 @@ def decision_times() -> list[str]:
     run = new_run("ppo", ENV_ID, preset="plan")
     env: Any
     env, params = run.make_env()
-    trainer, policy = ppo.make_trainer(env, run.config), ppo.make_policy(env, run.config, True)
+    trainer, policy = ppo.make_trainer(env, run.config), ppo.actor_policy(env, run.config, True)
     learned = ppo.learned(jax.jit(trainer.init)(as_arrays(run.hparams), params, jax.random.key(0)))
     key = evaluation_keys(1)[0]
     plan = jax.jit(lambda learned, key: play_episode(env, params, policy, (learned, params), key))
@@ -108,14 +131,14 @@ def main(argv: list[str] | None = None) -> None:
     env: Any
     env, params = mec_jax.make(ENV_ID)
     scenario, keys = env.evaluation_params(params), evaluation_keys(EPISODES)
-    scale = scale_of(env, scenario, keys)
-    assert scale is not None
-    best = searches(env, scenario, keys)["MQHOA"]
+    solver = solver_of(env)
+    assert solver is not None
+    rulers = solver.rulers(env, scenario, keys)
     lines = [
         f"{ENV_ID}, {described({**machine(), 'device': jax.devices()[0].device_kind}, ['device'], ('jax', 'jaxlib'))}",
         f"{run['seeds']} seeds of PPO, {run['frames'][-1]} frames each, {EPISODES} scenarios of the protocol",
         "",
-        *quality(run, np.asarray(best.measures["latency"]), np.asarray(scale.score(run["episodes"]["episode_return"]))),
+        *quality(run, rulers),
         "",
         *decision_times(),
     ]

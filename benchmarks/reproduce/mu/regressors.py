@@ -119,6 +119,30 @@ def read_samples(path: Path, space: Compressible) -> Samples:
     return Samples(seen, accuracy - base + base.mean(), network.reshape(-1), float(base.mean()))
 
 
+def samples_table(network: str, data: str) -> Path:
+    """Of networks that were compressed at random (`samples`)."""
+    return RESULTS / "mu" / f"samples_{network}_{data}.csv"
+
+
+def rounds_table(network: str, data: str) -> Path:
+    """Of what predictors chose (`rounds`)."""
+    return RESULTS / "mu" / f"rounds_{network}_{data}.csv"
+
+
+def read_all(network: str, data: str, space: Compressible, before: float = math.inf) -> Samples:
+    """The samples, and of the rounds the networks with smaller numbers than `before`."""
+    samples, path = read_samples(samples_table(network, data), space), rounds_table(network, data)
+    if not path.exists():
+        return samples
+    rounds = read_samples(path, space)
+    numbers = [int(row["number"]) for row in csv.DictReader(path.open(newline=""))]
+    early = np.array(numbers) < before
+    apart = samples.network.max() + 1
+    parts = (rounds.inputs[early], rounds.accuracy[early], apart + rounds.network[early])
+    pairs = zip((samples.inputs, samples.accuracy, samples.network), parts, strict=True)
+    return Samples(*(np.concatenate(pair) for pair in pairs), samples.base_accuracy)
+
+
 def _noted(path: Path, digests: Sequence[str | None]) -> np.ndarray:
     note = path.with_suffix(".json")
     known: Mapping[str, Any] = json.loads(note.read_text()) if note.exists() else {}

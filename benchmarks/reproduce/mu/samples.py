@@ -13,7 +13,7 @@ import csv
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,8 @@ from torch import nn
 
 from benchmarks.harness.machine import commit, machine
 from benchmarks.harness.networks import trained
-from benchmarks.harness.results import RESULTS, command_line
+from benchmarks.harness.results import command_line
+from benchmarks.reproduce.mu.regressors import samples_table
 from mec_jax.files import write_text
 from mec_jax.profiles.compression import MAX_SPARSITY, NO_CODEC, SETTINGS, Compressible, Setting, compressible
 from mec_jax.split.compress import Compressed, Recipe, compress
@@ -85,6 +86,8 @@ def measured(base: nn.Module, space: Compressible, drawn: Drawn, images: Images,
     """Accuracy by signal-to-noise ratio."""
     snr = None if drawn.snr == NO_NOISE else drawn.snr
     found = compress(base, space, drawn.sparsity, drawn.cut, drawn.codec, images, RECIPES[space.network], number, snr)
+    if found.codec is None:  # nothing or the input is sent
+        return {NO_NOISE: accuracy(found, images, tested(images))}
     return over_channels(found, images, tested(images), sorted({NO_NOISE, drawn.snr}, reverse=True), number)
 
 
@@ -118,30 +121,46 @@ def columns(space: Compressible) -> list[str]:
     return ["number", *units, "cut", *settings, "snr_db", "accuracy", "seconds", "base"]
 
 
-def table(network: str, data: str) -> Path:
-    return RESULTS / "mu" / f"samples_{network}_{data}.csv"
-
-
 def main(network: str, data: str, numbers: range) -> None:
-    space, images, path = compressible(network), load_images(data), table(network, data)
+    space, images, path = compressible(network), load_images(data), samples_table(network, data)
     path.parent.mkdir(parents=True, exist_ok=True)
     base = trained(network, images)
-    base_accuracy = accuracy(base, images, tested(images))
-    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in base.state_dict().values())).hexdigest()[:12]
-    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-    note(path.with_suffix(".json"), digest, base_accuracy, space, images)
-    done = {int(row["number"]) for row in rows}
+    digest = noted(path, base, space, images)
+    done = numbers_in(path)
     for number in (number for number in numbers if number not in done):
         start, drawn = time.perf_counter(), draw(space, number)
         accuracies = measured(base, space, drawn, images, number)
-        seconds = round(time.perf_counter() - start, 1)
-        fixed = [number, *drawn.sparsity, drawn.cut, *drawn.codec]
-        lines = [[*fixed, snr, share, seconds, digest] for snr, share in accuracies.items()]
-        is_new = not path.exists()
-        with path.open("a", newline="") as file:  # the lines of a network in one write
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([columns(space), *lines] if is_new else lines)
-        print(number, accuracies, seconds, flush=True)
+        append(path, space, number, drawn, accuracies, time.perf_counter() - start, digest)
+
+
+def numbers_in(path: Path) -> set[int]:
+    """The networks of a table."""
+    return {int(row["number"]) for row in csv.DictReader(path.open(newline=""))} if path.exists() else set()
+
+
+def append(
+    path: Path,
+    space: Compressible,
+    number: int,
+    drawn: Drawn,
+    accuracies: Mapping[float, float],
+    seconds: float,
+    digest: str,
+) -> None:
+    """Add a network's lines to a table, in one write."""
+    fixed = [number, *drawn.sparsity, drawn.cut, *drawn.codec]
+    lines = [[*fixed, snr, share, round(seconds, 1), digest] for snr, share in accuracies.items()]
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([columns(space), *lines] if is_new else lines)
+    print(number, accuracies, round(seconds, 1), flush=True)
+
+
+def noted(path: Path, base: nn.Module, space: Compressible, images: Images) -> str:
+    """The digest of a base network, after a note beside a table of what it is."""
+    digest = hashlib.sha256(b"".join(value.numpy().tobytes() for value in base.state_dict().values())).hexdigest()[:12]
+    note(path.with_suffix(".json"), digest, accuracy(base, images, tested(images)), space, images)
+    return digest
 
 
 def note(path: Path, digest: str, base_accuracy: float, space: Compressible, images: Images) -> None:

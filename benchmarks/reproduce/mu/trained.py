@@ -1,6 +1,6 @@
 """What a predictor chooses, and what the paper quotes, really trained and tested.
 
-    python -m benchmarks.reproduce.mu.trained alexnet    # 50 optima and the four quoted points; some 40 minutes of one core
+    python -m benchmarks.reproduce.mu.trained alexnet    # 50 optima and the four quoted points; 40 minutes of one core
     python -m benchmarks.reproduce.mu.trained regnet_x_400mf
 
 An optimum is that of the joint search in one drawn scenario. Tests are on images that no predictor was fitted to. A run

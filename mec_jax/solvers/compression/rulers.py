@@ -20,7 +20,7 @@ from mec_jax.solvers.compression.policies import baselines
 from mec_jax.solvers.compression.problem import Problem
 from mec_jax.solvers.policies import play_each
 
-__all__ = ["COLUMNS", "SOLVER", "bound", "rulers", "searches"]
+__all__ = ["COLUMNS", "SOLVER", "bound", "problem_of", "rulers", "searches", "situation_of"]
 
 COLUMNS = (
     Column("ms", "latency", 1e3),
@@ -58,7 +58,7 @@ def _searched(
     env: CompressedInference, params: Params, keys: Key[Array, " episode"], config: Config, restarts: int
 ) -> dict[str, Outcome]:
     def episode(key: Key[Array, ""]) -> dict[str, Outcome]:
-        situation = _situation(env, params, key)
+        situation = situation_of(env, params, key)
         problem = problem_of(env, params, situation)
         found = dict(compare(problem, jax.random.fold_in(key, 1), config, restarts))
         found["MQHOA"] = found.pop("Joint")
@@ -100,7 +100,7 @@ def bound(env: CompressedInference, params: Params, keys: Key[Array, " episode"]
     # A little more than the range, so that rounding leaves no budget above the last.
     low, high = float(params.budget_min), float(params.budget_max) * (1 + 1e-5)
     budgets = jnp.array(np.geomspace(low, high, BUDGETS + 1)[1:])
-    situations = jax.jit(jax.vmap(partial(_situation, env, params)))(keys)
+    situations = jax.jit(jax.vmap(partial(situation_of, env, params)))(keys)
     number = np.searchsorted(np.asarray(budgets), np.asarray(situations.budget))
     seconds = np.zeros(len(number), np.asarray(situations.rate).dtype)
     for which in np.unique(number):
@@ -148,7 +148,7 @@ def _of_bound(
     return jax.vmap(episode)(situations, seconds)
 
 
-def _situation(env: CompressedInference, params: Params, key: Key[Array, ""]) -> Situation:
+def situation_of(env: CompressedInference, params: Params, key: Key[Array, ""]) -> Situation:
     """That of an episode: what it is about hangs on its key alone."""
     _, reset_key = start_key(key)
     _, state = env.reset_env(reset_key, params)
