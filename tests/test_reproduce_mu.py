@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.harness.experiments import Results
 from benchmarks.harness.verdicts import Status
-from benchmarks.reproduce.mu import samples
+from benchmarks.reproduce.mu import regressors, samples
 from benchmarks.reproduce.mu.claims import CLAIMS, Data
 from benchmarks.reproduce.mu.experiments import METHODS, NETWORKS, PI, TK1, chain
 from benchmarks.reproduce.mu.page import REPRODUCTION, load
