@@ -10,7 +10,7 @@ from benchmarks.harness.claims import Claim, Origin
 from benchmarks.harness.experiments import NotMeasured, Results
 from benchmarks.harness.verdicts import Status, Verdict, by_case, in_part
 from benchmarks.reproduce.mu.experiments import NETWORKS, PI, TK1
-from benchmarks.reproduce.mu.quoted import OPTIMA, QUOTED
+from benchmarks.reproduce.mu.quoted import MEASURED, OPTIMA, QUOTED, SAMPLED, optima_name
 from mec_jax.profiles.layers import layer_table
 from mec_jax.solvers.compression.problem import BUDGET
 from mec_jax.solvers.latency import DEVICES, LINKS, SERVER, all_local, all_server, neurosurgeon, workload
@@ -311,10 +311,10 @@ OFF = 0.01  # of accuracy, between a loss and the paper's
 ROUNDED = 1e-9  # of accuracy, a share of some thousand images: what a difference of two is off
 
 
-def kept(data: Data) -> Verdict:
+def kept(predictor: str, data: Data) -> Verdict:
     cases = {}
     for network in NETWORKS:
-        prefix = f"optimum_{network.partition('_')[0]}_"
+        prefix = optima_name(network, predictor)
         optima = [each for name, each in data.results.items() if name.startswith(prefix)]
         if len(optima) < OPTIMA:
             raise NotMeasured(f"{prefix}*")
@@ -436,7 +436,15 @@ def _claims() -> list[Claim[Data]]:
             "ours",
             "what the joint search chooses by a predictor loses no more than 2 % of accuracy",
             f"of {OPTIMA} optima that are trained and tested more than {MISSED:.0%} lose more",
-            kept,
+            partial(kept, SAMPLED),
+            Origin.OURS,
+        ),
+        Claim(
+            "q",
+            "ours",
+            "nor does it where the predictor was fitted once more to what such searches chose",
+            f"of {OPTIMA} optima that are trained and tested more than {MISSED:.0%} lose more",
+            partial(kept, MEASURED),
             Origin.OURS,
         ),
     ]

@@ -48,20 +48,19 @@ def predictors(network: str) -> list[str]:
 
 
 def compared(
-    network: str, name: str, scenarios: Mapping[str, Any], paper_cuts: bool = True
+    network: str, of_predictor: Predictor, scenarios: Mapping[str, Any], paper_cuts: bool = True
 ) -> tuple[CompressibleCosts, Mapping[str, Found]]:
     """All methods in scenarios side by side.
 
     Args:
         network: Name.
-        name: Of the predictor.
+        of_predictor: What predicts its accuracy.
         scenarios: `device_speed`, `rate`, and perhaps `snr_db`, `first_cut` and `last_cut`, a number or [scenario].
         paper_cuts: Cut inside the network, as in Fig. 6; else also before the first layer and behind the last.
     """
     found = costs(compressible(network))
     last = found.cuts.shape[0] - 1
     given = {"snr_db": np.inf, "first_cut": int(paper_cuts), "last_cut": last - paper_cuts, **scenarios}
-    of_predictor = model(network, name)
     each = [dict(zip(given, values, strict=True)) for values in np.broadcast(*given.values())]
     problems = [problem(found, of_predictor, server_speed=SERVER, **one) for one in each]
     whole = Problem(
@@ -89,7 +88,9 @@ class OverRates:
         inside, everywhere = (
             {
                 method: rounded(one.latency)
-                for method, one in compared(self.network, self.predictor, scenarios, cuts)[1].items()
+                for method, one in compared(self.network, model(self.network, self.predictor), scenarios, cuts)[
+                    1
+                ].items()
             }
             for cuts in (True, False)
         )
@@ -109,7 +110,7 @@ class AtEachCut:
         """Returns: `flops` and `bits` of each method that compresses or cuts, [cut]."""
         inner = np.arange(1, len(compressible(self.network).cuts) - 1)
         scenarios = {"device_speed": DEVICES[PI], "rate": LINKS["4G"], "first_cut": inner, "last_cut": inner}
-        found, methods = compared(self.network, self.predictor, scenarios)
+        found, methods = compared(self.network, model(self.network, self.predictor), scenarios)
 
         def of(one: Found) -> tuple[jax.Array, jax.Array]:
             def each(strategy: Any) -> tuple[jax.Array, jax.Array]:
@@ -141,7 +142,9 @@ class OverNoise:
         """Returns: `latency` of each method, [snr] in s, and whether it is `allowed` by the accuracy budget."""
         snr = np.array(self.snrs, float)
         rate = self.bandwidth * np.log2(1 + 10 ** (snr / 10))
-        _, found = compared("alexnet", self.predictor, {"device_speed": DEVICES[PI], "rate": rate, "snr_db": snr})
+        _, found = compared(
+            "alexnet", model("alexnet", self.predictor), {"device_speed": DEVICES[PI], "rate": rate, "snr_db": snr}
+        )
         return {
             "latency": {method: rounded(one.latency) for method, one in found.items()},
             "allowed": {method: np.asarray(one.allowed).tolist() for method, one in found.items()},

@@ -106,8 +106,9 @@ def predictors_table(tables: Mapping[str, Any]) -> Iterator[str]:
     )
     yield from ("", "| network | regressor | MSE | adjusted R2 | AIC | BIC |", "|---|---|---|---|---|---|")
     for network, found in tables.items():
+        bundled = f"as bundled, {found['bundled_networks']} networks"
         of = f"{NAMES[network]}: {found['networks']} networks, {found['samples']} samples"
-        for name, scores in (*found["table"].items(), ("as bundled", found["bundled"])):
+        for name, scores in (*found["table"].items(), (bundled, found["bundled"])):
             mse, *others = (np.mean(scores[score]) for score in ("mse", "adjusted_r2", "aic", "bic"))
             yield f"| {of} | {name} | {mse:.5f} | {others[0]:.3f} | {others[1]:.0f} | {others[2]:.0f} |"
     yield ""

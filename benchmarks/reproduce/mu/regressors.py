@@ -36,7 +36,7 @@ CHOSEN = "GradientBoostingRegressor"
 """The paper's choice (section VI-C)."""
 
 KNOWN = 10
-"""How often what is known of the network as it was is added to the samples, at each cut."""
+"""How often what is known of the network as it was is added to what a bundled one is fitted to, at each cut."""
 
 REGRESSORS: Mapping[str, Callable[[int], Any]] = {
     "GradientBoostingRegressor": lambda seed: GradientBoostingRegressor(random_state=seed),
@@ -138,9 +138,18 @@ def read_all(network: str, data: str, space: Compressible, before: float = math.
     numbers = [int(row["number"]) for row in csv.DictReader(path.open(newline=""))]
     early = np.array(numbers) < before
     apart = samples.network.max() + 1
-    parts = (rounds.inputs[early], rounds.accuracy[early], apart + rounds.network[early])
-    pairs = zip((samples.inputs, samples.accuracy, samples.network), parts, strict=True)
-    return Samples(*(np.concatenate(pair) for pair in pairs), samples.base_accuracy)
+    some = Samples(rounds.inputs[early], rounds.accuracy[early], apart + rounds.network[early], rounds.base_accuracy)
+    return joined([samples, some])
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Samples one after the other, of the first one's base."""
+    return Samples(
+        np.concatenate([part.inputs for part in parts]),
+        np.concatenate([part.accuracy for part in parts]),
+        np.concatenate([part.network for part in parts]),
+        parts[0].base_accuracy,
+    )
 
 
 def _noted(path: Path, digests: Sequence[str | None]) -> np.ndarray:
@@ -182,13 +191,6 @@ def untouched(space: Compressible, base_accuracy: float) -> Samples:
     return Samples(seen, np.full(len(seen), base_accuracy), np.full(len(seen), -1), base_accuracy)
 
 
-def with_known(samples: Samples, known: Samples) -> Samples:
-    """Samples with `KNOWN` times those that are known."""
-    parts = [samples, *[known] * KNOWN]
-    inputs, accuracy, network = (np.concatenate([part[place] for part in parts]) for place in range(3))
-    return Samples(inputs, accuracy, network, samples.base_accuracy)
-
-
 def cross_validated(
     samples: Samples,
     make: Callable[[int], Any],
@@ -206,7 +208,7 @@ def cross_validated(
         split = GroupKFold(folds, shuffle=True, random_state=seed + repeat)
         for fitted, held_out in split.split(samples.inputs, samples.accuracy, samples.network):
             taken = Samples(samples.inputs[fitted], samples.accuracy[fitted], samples.network[fitted], 0.0)
-            taken = taken if known is None else with_known(taken, known)
+            taken = taken if known is None else joined([taken, *[known] * KNOWN])
             regressor = make(seed + repeat).fit(taken.inputs, taken.accuracy)
             predicted[held_out] = regressor.predict(samples.inputs[held_out])
         found.append(scores(predicted, samples.accuracy, samples.inputs.shape[1]))
@@ -229,7 +231,7 @@ def fitted(samples: Samples, space: Compressible, name: str = CHOSEN, seed: int 
     Else a leaf's mean would say that the network loses accuracy that nothing was done to, by more than an accuracy
     budget: cuts near the input, say, are only seen with a codec.
     """
-    whole = with_known(samples, untouched(space, samples.base_accuracy))
+    whole = joined([samples, *[untouched(space, samples.base_accuracy)] * KNOWN])
     regressor = REGRESSORS[name](seed).fit(whole.inputs, whole.accuracy)
     return from_sklearn(regressor, input_names(space), samples.base_accuracy)
 
@@ -241,8 +243,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--bundle", action="store_true", help="put the chosen one into the package")
     args = parser.parse_args(argv)
     space = compressible(args.network)
-    path = RESULTS / "mu" / f"samples_{args.network}_{args.data}.csv"
-    samples = read_samples(path, space)
+    path = samples_table(args.network, args.data)
+    samples, whole = read_samples(path, space), read_all(args.network, args.data, space)
     rows: dict[str, Any] = {
         "samples": len(samples.accuracy),
         "networks": len(np.unique(samples.network)),
@@ -255,9 +257,13 @@ def main(argv: list[str] | None = None) -> None:
     for name, found in (*rows["table"].items(), ("as bundled", rows["bundled"])):
         print(f"{name:27}", *(f"{score} {np.mean(values):.3g}" for score, values in found.items()))
     if args.bundle:
-        source = f"{CHOSEN} of scikit-learn, fitted to benchmarks/results/mu/{path.name} and the network as it was"
+        others = rounds_table(args.network, args.data).name
+        source = (
+            f"{CHOSEN} of scikit-learn, fitted to {path.name} and {others} in benchmarks/results/mu, and the network "
+        )
+        source += "as it was"
         chosen = replace(
-            fitted(samples, space),
+            fitted(whole, space),
             name=args.network,
             description=f"accuracy of {args.network} on {args.data}, pruned, cut and given a codec",
             source=(("regressor", source),),

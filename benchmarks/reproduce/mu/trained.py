@@ -1,10 +1,11 @@
 """What a predictor chooses, and what the paper quotes, really trained and tested.
 
-    python -m benchmarks.reproduce.mu.trained alexnet    # 50 optima and the four quoted points; 40 minutes of one core
+    python -m benchmarks.reproduce.mu.trained alexnet    # 50 optima of each predictor, four quoted points: 50 minutes
     python -m benchmarks.reproduce.mu.trained regnet_x_400mf
 
-An optimum is that of the joint search in one drawn scenario. Tests are on images that no predictor was fitted to. A run
-that was stopped goes on where it was.
+An optimum is that of the joint search in one drawn scenario, by a predictor that knows the random samples alone, as the
+paper's, or by the one that comes with the package, which also knows the rounds (`rounds`). Tests are on images that no
+predictor was fitted to. A run that was stopped goes on where it was.
 """
 
 import functools
@@ -19,9 +20,11 @@ from torch import nn
 from benchmarks.harness.experiments import measure_all, rounded
 from benchmarks.harness.networks import trained
 from benchmarks.harness.results import RESULTS, command_line
-from benchmarks.reproduce.mu.experiments import compared
-from benchmarks.reproduce.mu.quoted import OPTIMA, QUOTED
+from benchmarks.reproduce.mu.experiments import compared, model
+from benchmarks.reproduce.mu.quoted import MEASURED, OPTIMA, QUOTED, SAMPLED, optima_name
+from benchmarks.reproduce.mu.regressors import fitted, read_samples, samples_table
 from benchmarks.reproduce.mu.samples import RECIPES, TESTED
+from mec_jax.physics.accuracy import predictor as as_arrays
 from mec_jax.profiles.compression import NO_CODEC, compressible
 from mec_jax.solvers.compression import Found
 from mec_jax.solvers.latency import DEVICES
@@ -39,7 +42,7 @@ class Trained:
     name: str
     network: str
     number: int  # of the scenario, or -1: the quoted points
-    predictor: str = "measured"
+    predictor: str
     data: str = "fashion-mnist"
 
     def run(self, folder: Path) -> dict[str, Any]:
@@ -57,7 +60,7 @@ class Trained:
                 whole = compress(base, space, sparsity, AFTER_FC1, codec, images, recipe, seed=0)
                 found["accuracy"][name] = accuracy(whole, images, part)
             return found
-        one = jax.tree.map(lambda leaf: leaf[self.number], optima(self.network, self.predictor))
+        one = jax.tree.map(lambda leaf: leaf[self.number], optima(self.network, self.data, self.predictor))
         cut = space.cuts[one.strategy.cut]
         # All digits: rounded, a unit of thousands of filters would keep one more.
         sparsity, codec = (np.asarray(each, float).tolist() for each in (one.strategy.sparsity, one.strategy.codec))
@@ -88,17 +91,24 @@ def scenario(number: int) -> dict[str, float]:
 
 
 @functools.cache
-def optima(network: str, predictor: str) -> Found:
+def optima(network: str, data: str, predictor: str) -> Found:
     """What the joint search finds in each scenario, arrays [scenario, ...]."""
     drawn = [scenario(number) for number in range(OPTIMA)]
-    _, found = compared(network, predictor, {name: np.array([one[name] for one in drawn]) for name in drawn[0]})
+    space = compressible(network)
+    samples = as_arrays(fitted(read_samples(samples_table(network, data), space), space))
+    of_predictor = samples if predictor == SAMPLED else model(network, predictor)
+    scenarios = {name: np.array([one[name] for one in drawn]) for name in drawn[0]}
+    _, found = compared(network, of_predictor, scenarios)
     return jax.tree.map(np.asarray, found["Joint"])
 
 
 def plan(network: str) -> list[Trained]:
-    short = network.partition("_")[0]
-    optima = [Trained(f"optimum_{short}_{number:02d}", network, number) for number in range(OPTIMA)]
-    return [*([Trained("quoted_points", network, -1)] if network == "alexnet" else []), *optima]
+    chosen = [
+        Trained(f"{optima_name(network, predictor)}{number:02d}", network, number, predictor)
+        for predictor in (SAMPLED, MEASURED)
+        for number in range(OPTIMA)
+    ]
+    return [*([Trained("quoted_points", network, -1, MEASURED)] if network == "alexnet" else []), *chosen]
 
 
 if __name__ == "__main__":
