@@ -250,7 +250,8 @@ def main(argv: list[str] | None = None) -> None:
         "networks": len(np.unique(samples.network)),
         "folds": FOLDS,
         "table": table(samples),
-        "bundled": columns(cross_validated(samples, REGRESSORS[CHOSEN], known=untouched(space, samples.base_accuracy))),
+        "bundled": columns(cross_validated(whole, REGRESSORS[CHOSEN], known=untouched(space, samples.base_accuracy))),
+        "bundled_networks": len(np.unique(whole.network)),
         "machine": machine(),
     }
     write_result(path.with_name(f"regressors_{args.network}_{args.data}.json"), json.dumps(rows, indent=2) + "\n")
