@@ -1,5 +1,6 @@
 """Optimizers of compressed inference against enumeration, each other and the bound."""
 
+import json
 import re
 import sys
 from functools import partial
@@ -12,6 +13,7 @@ import pytest
 from sklearn.ensemble import GradientBoostingRegressor
 
 from benchmarks.harness.results import RESULTS, ROOT
+from benchmarks.reproduce.mu.quoted import MEASURED, OPTIMA, SAMPLED, optima_name
 from mec_jax.physics.accuracy import Predictor, anchored, input_names, inputs, predict, predictor
 from mec_jax.physics.compression import CompressibleCosts, costs, strategy_of
 from mec_jax.profiles.compression import NO_CODEC, SETTINGS, compressible
@@ -352,20 +354,38 @@ def test_a_greater_budget_is_never_worse() -> None:
 
 
 def test_the_readme_says_what_was_measured() -> None:
-    measured = (RESULTS / "compression.txt").read_text()
+    plans, measured = ((RESULTS / f"{name}.txt").read_text() for name in ("compression_plans", "compression"))
     readme = (ROOT / "README.md").read_text()
-    table = readme[readme.index("| `CompressedInference-Anchored-v0`") :].partition("\n\n")[0]
-    rows = re.findall(r"^\| ([A-Z0-9][^|]*) \| ([\d.]+) \|$", table, re.M)
-    told = {name.split(" (")[0]: float(value) for name, value in rows}
-    (alexnet,) = re.findall(r"^alexnet, anchored, 10000 scenarios\n(.*?)\n\n", measured, re.M | re.S)
-    medians = dict(re.findall(r"^  (\S.*?) +[\d.]+ +([\d.]+) +[\d.]+ +[\d.]+$", alexnet, re.M))
-    for name in medians.keys() - {"Joint"}:
-        assert told[name] == pytest.approx(float(medians[name]), abs=0.05), name  # one digit of what is large
-    assert len(told) == len(medians) + 1
-    (bound,) = re.findall(r"bound / joint search: median ([\d.]+)", alexnet)
-    assert told["Lower bound"] == float(bound)
+    table = readme[readme.index("| `CompressedInference-v0`") :].partition("\n\n")[0]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    told = {name.split(" (")[0].split(",")[0]: numbers for name, *numbers in cells}
+    rows = re.findall(r"^  (\S.*?) +(-?[\d.]+) +(-?[\d.]+) +([\d.]+) +[\d.]+%$", plans, re.M)
+    assert told.keys() == {name for name, *_ in rows} and len(rows) >= 11
+    for name, value, score, ratio in rows:
+        numbers = [cell.partition(" [")[0] for cell in told[name]]
+        assert [float(numbers[0]), float(numbers[2])] == [round(float(value), 2), round(float(score), 2)], name
+        assert float(numbers[1]) == pytest.approx(float(ratio), rel=0.005), name  # three digits
+    intervals = {name: f"[{low}, {high}]" for name, low, high in re.findall(r"(\w+) \[(-?[\d.]+), (-?[\d.]+)\]", plans)}
+    assert [cell.partition(" ")[2] for cell in told["PPO"]] == [
+        intervals[name] for name in ("return", "ratio", "score")
+    ]
+    words = " ".join(readme.split())
     (own,) = re.findall(r"MQHOA, own place, 256 restarts .* (100 of 100) +([\d.]+)%", measured)
-    assert f"{own[0]} scenarios, one run in {own[1]} %" in " ".join(readme.split())
+    assert f"{own[0]} scenarios, one run in {own[1]} %" in words
+    (fast, slow) = (re.findall(rf"^  {name} +([\d.]+)$", plans, re.M)[0] for name in ("PPO, .*NumPy", "MQHOA as .*"))
+    assert f"plans in {float(fast):.1f} ms where MQHOA takes {float(slow):.0f} ms" in words
+
+
+def test_the_readme_says_how_many_optima_keep_the_accuracy() -> None:
+    words = " ".join((ROOT / "README.md").read_text().split())
+    kept = []
+    for kind, network in ((SAMPLED, "alexnet"), (SAMPLED, "regnet_x_400mf"), (MEASURED, "alexnet")):
+        files = (RESULTS / "mu" / "data").glob(f"{optima_name(network, kind)}*.json")
+        each = [json.loads(path.read_text())["accuracy"] for path in files]
+        assert len(each) == OPTIMA
+        kept.append(sum(one["as it was"] - one["compressed"] <= BUDGET + 1e-9 for one in each))
+    assert f"Of {OPTIMA} optima {kept[0]} (AlexNet) and {kept[1]} (RegNet) lose no more than 2 %" in words
+    assert f"after a round of them was fitted again {kept[2]} (AlexNet)" in words
 
 
 def test_the_readme_says_how_fast_it_was() -> None:
@@ -373,7 +393,7 @@ def test_the_readme_says_how_fast_it_was() -> None:
     words = " ".join((ROOT / "README.md").read_text().split())
     (rate, ratio), *_ = re.findall(r"GradientBoostingRegressor +(\S+) +\S+ +(\S+)", speed)
     (many,) = re.findall(r"anchored: side by side .*: ([\d.]+) times as fast", speed)
-    (frames,) = re.findall(r"^CompressedInference-Anchored-v0 +(\S+)", decisions, re.M)
+    (frames,) = re.findall(r"^CompressedInference-v0 +(\S+)", decisions, re.M)
     assert f"{frames} decisions/s at 4096 lanes; gradient boosting predicts {rate} candidates/s, {ratio} times" in words
     assert f"1000 runs of MQHOA side by side are {many} times as fast" in words
     assert f"Compressed inference ({speed.partition(', cpu')[0]})" in words

@@ -19,7 +19,7 @@ from benchmarks.speed.throughput import Program, random_policy
 RESULT = RESULTS / "compression_decisions.txt"
 LANES, FRAMES, REPEATS = 4096, 64, 7
 TARGET = 3e5
-ENVIRONMENTS = ("CompressedInference-Anchored-v0", "CompressedInference-Anchored-RegNet-v0")
+ENVIRONMENTS = tuple(f"CompressedInference{variant}-v0" for variant in ("", "-RegNet", "-Anchored", "-Anchored-RegNet"))
 
 
 def line(env_id: str, lanes: int = LANES, frames: int = FRAMES, repeats: int = REPEATS) -> str:
@@ -32,7 +32,7 @@ def line(env_id: str, lanes: int = LANES, frames: int = FRAMES, repeats: int = R
     speeds = program.speeds()
     met = "met" if statistics.median(speeds) >= TARGET else "missed"
     return (
-        f"{env_id:<30} {statistics.median(speeds):9.3g} ({min(speeds):.3g} to {max(speeds):.3g}) decisions/s, "
+        f"{env_id:<38} {statistics.median(speeds):9.3g} ({min(speeds):.3g} to {max(speeds):.3g}) decisions/s, "
         f"{statistics.median(program.cores):.2f} cores busy, compiled in {program.compile_seconds:.1f} s; target "
         f"{TARGET:.0e}: {met}"
     )
