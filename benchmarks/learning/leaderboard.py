@@ -165,8 +165,8 @@ def _draw_panel(axes: Any, runs: list[dict[str, Any]], rulers: dict[str, Any]) -
         axes.set_ylabel("return (mean and range)")
         return
     axes.set_yscale("log")
-    # The best four below `one`: others can be hundreds of times worse than what is worth looking at.
-    nearest = sorted((name for name in lines if name != one), key=lambda name: lines[name])[-4:]
+    # The best four below `one`, which a bound is not: others can be hundreds of times worse than what is worth seeing.
+    nearest = sorted((name for name in lines if lines[name] < top), key=lambda name: lines[name])[-4:]
     for i, name in enumerate(reversed(nearest)):
         axes.axhline(height(lines[name]), color=f"C{len(runs) + i}", linestyle="--", linewidth=1, label=name)
         shown.append(height(lines[name]))

@@ -311,9 +311,9 @@ OFF = 0.01  # of accuracy, between a loss and the paper's
 ROUNDED = 1e-9  # of accuracy, a share of some thousand images: what a difference of two is off
 
 
-def kept(predictor: str, data: Data) -> Verdict:
+def kept(predictor: str, networks: Sequence[str], data: Data) -> Verdict:
     cases = {}
-    for network in NETWORKS:
+    for network in networks:
         prefix = optima_name(network, predictor)
         optima = [each for name, each in data.results.items() if name.startswith(prefix)]
         if len(optima) < OPTIMA:
@@ -436,15 +436,15 @@ def _claims() -> list[Claim[Data]]:
             "ours",
             "what the joint search chooses by a predictor loses no more than 2 % of accuracy",
             f"of {OPTIMA} optima that are trained and tested more than {MISSED:.0%} lose more",
-            partial(kept, SAMPLED),
+            partial(kept, SAMPLED, NETWORKS),
             Origin.OURS,
         ),
         Claim(
             "q",
             "ours",
-            "nor does it where the predictor was fitted once more to what such searches chose",
+            "nor does it where the predictor was fitted once more, to 25 networks that such searches chose (AlexNet)",
             f"of {OPTIMA} optima that are trained and tested more than {MISSED:.0%} lose more",
-            partial(kept, MEASURED),
+            partial(kept, MEASURED, ("alexnet",)),
             Origin.OURS,
         ),
     ]

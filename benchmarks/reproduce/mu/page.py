@@ -69,6 +69,12 @@ def body(data: Data, judged: Sequence[Judged], drawn: Collection[str]) -> Iterat
             "in the first convolution, as CIFAR-10 is not at hand."
         )
     )
+    if data.predictor != "anchored":
+        yield (
+            "- **Latencies are those of networks that a predictor takes to be within the accuracy budget.** Once they "
+            "are really trained, hardly one is (p, q): where a search ends, the predictor errs upwards, however well "
+            "it predicts networks that were drawn at random. The paper never checks."
+        )
     yield f"- The bandwidth of Fig. 11: {BANDWIDTH / 1e6:g} MHz. The cuts: those inside the network, as in Fig. 6."
     yield (
         f"- All methods that search do it by MQHOA, the best of {RESTARTS} runs; the joint search also starts from "
