@@ -165,6 +165,17 @@ def test_claims_on_noise_need_methods_within_the_accuracy_budget() -> None:
     assert {statuses(data)[claim] for claim in ("k1", "k2")} == {Status.FAILS}
 
 
+def test_a_method_counts_at_the_noise_where_it_is_within_the_accuracy_budget() -> None:
+    data = made_up()
+    assert statuses(data)["k1"] is Status.HOLDS
+    noise = data.results["noise_anchored"]
+    noise["latency"] |= {"All_Server": [0.1, 0.1, 0.1]}
+    noise["allowed"] |= {"All_Server": [False, False, True]}
+    assert statuses(data)["k1"] is Status.ONLY_WHEN
+    noise["allowed"] |= {"All_Server": [False, False, False]}
+    assert statuses(data)["k1"] is Status.HOLDS
+
+
 def test_the_figures_and_claims_of_the_committed_data_are_the_pages() -> None:
     data = load(REPRODUCTION.results)
     assert {f"rates_{short}_anchored_{device}" for short in ("alexnet", "regnet") for device in ("3B+", "TK1")} <= set(

@@ -54,7 +54,7 @@ def latencies(result: Mapping, kind: str = "latency") -> dict[str, np.ndarray]:
 def gains(curves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """How many times as long as the joint search the second best and the worst of the others take, [point]."""
     others = np.array([values for name, values in curves.items() if name != JOINT])
-    return others.min(0) / curves[JOINT], others.max(0) / curves[JOINT]
+    return np.nanmin(others, 0) / curves[JOINT], np.nanmax(others, 0) / curves[JOINT]
 
 
 def shown(x: Sequence[float] | np.ndarray, holds: np.ndarray, unit: str) -> str:
@@ -225,21 +225,23 @@ def noise_local(data: Data) -> Verdict:
 
 
 def _allowed(result: Mapping) -> dict[str, np.ndarray]:
-    """Latencies of the methods that keep to the accuracy budget at every SNR; a method without a codec that noise
-    disturbs does not.
+    """Latencies of the methods that keep to the accuracy budget at some SNR, NaN where they do not: as noise disturbs a
+    method without a codec.
     """
     curves = latencies(result)
-    return {name: values for name, values in curves.items() if all(result["allowed"][name])}
+    within = {name: np.array(result["allowed"][name]) for name in curves}
+    return {name: np.where(within[name], values, np.nan) for name, values in curves.items() if within[name].any()}
 
 
 def _incomparable(result: Mapping) -> Verdict | None:
     """The verdict where ours, or each of the others, does not keep to the accuracy budget."""
-    kept_to = _allowed(result)
-    if JOINT not in kept_to:
-        beyond = shown(result["experiment"]["snrs"], ~np.array(result["allowed"][JOINT]), "dB")
-        return Verdict(Status.FAILS, f"ours is beyond the accuracy budget: {beyond}")
-    if len(kept_to) == 1:
-        return Verdict(Status.UNDETERMINED, "all others are beyond the accuracy budget at some SNR")
+    within = {name: np.array(each) for name, each in result["allowed"].items()}
+    snrs, ours = result["experiment"]["snrs"], within.pop(JOINT)
+    if not ours.all():
+        return Verdict(Status.FAILS, f"ours is beyond the accuracy budget: {shown(snrs, ~ours, 'dB')}")
+    alone = ~np.any(list(within.values()), axis=0)
+    if alone.any():
+        return Verdict(Status.UNDETERMINED, f"all others are beyond the accuracy budget: {shown(snrs, alone, 'dB')}")
     return None
 
 
