@@ -107,8 +107,9 @@ def predictors_table(tables: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Table IV's regressors with scikit-learn's settings, cross-validated in {about['folds']} folds of whole "
         f"networks; means of {len(next(iter(about['table'].values()))['mse'])} repeats. The paper does not say on what "
-        'its errors were measured. "As bundled" is gradient boosting to which at each cut the network as it was is '
-        "also known: the predictor of `CompressedInference-v0` and `-RegNet-v0`."
+        'its errors were measured. "As bundled" is gradient boosting that also knows what searches chose by earlier '
+        "ones (`rounds`), and at each cut the network as it was: the predictor of `CompressedInference-v0` and "
+        "`-RegNet-v0`."
     )
     yield from ("", "| network | regressor | MSE | adjusted R2 | AIC | BIC |", "|---|---|---|---|---|---|")
     for network, found in tables.items():
